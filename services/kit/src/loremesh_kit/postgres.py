@@ -1,0 +1,223 @@
+"""Postgres: one pool, transactions that see one tenant only, and failures in words a caller understands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, LiteralString, TypeVar
+
+import structlog
+from psycopg import AsyncConnection, OperationalError
+from psycopg.errors import QueryCanceled
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composed, Literal
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from loremesh_kit import deadline, identity
+from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable
+from loremesh_kit.settings import ServiceSettings
+
+Row = dict[str, Any]
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+T = TypeVar("T")
+
+_EVERY_TENANT = "*"
+_NO_TENANT = ""
+_ACQUIRE_SECONDS = 5.0
+_STATEMENT_SECONDS = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class Connection(AsyncConnection[Row]):
+    """A connection that remembers what its transaction touched, to tell listeners after the commit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - psycopg itself makes connections
+        """As psycopg calls it."""
+        super().__init__(*args, **kwargs)
+        self.topics: set[str] = set()
+
+
+def touch(connection: AsyncConnection[Row], topic: str) -> None:
+    """Tell the database's listeners about `topic` if and when this transaction commits."""
+    if isinstance(connection, Connection):
+        connection.topics.add(topic)
+
+
+class Database:
+    """Hands out transactions bound to one tenant; the role behind it is plain, so row-level security holds."""
+
+    def __init__(self, *, pool: AsyncConnectionPool[Connection]) -> None:
+        """`pool` is open and its connections are in autocommit mode."""
+        self._pool = pool
+        self._listeners: list[Callable[[str], None]] = []
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener(topic)` after each commit in this process that touched `topic`."""
+        self._listeners.append(listener)
+
+    @asynccontextmanager
+    async def transaction(self, tenant: str | None = None) -> AsyncIterator[AsyncConnection[Row]]:
+        """Begin, yield the connection, commit; `tenant` defaults to the caller's.
+
+        Raises IdentityMissing, DependencyUnavailable (also when the connection breaks on the way) and
+        DeadlineExceeded when a statement outlives the caller's deadline or 30 s.
+        """
+        async with self._transaction(_one_tenant(tenant)) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction_across_tenants(self) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction that sees the queue tables of every tenant and nothing else; for the kit's queue code."""
+        async with self._transaction(_EVERY_TENANT) as connection:
+            yield connection
+
+    async def fetch(
+        self,
+        query: LiteralString,
+        parameters: Parameters = None,
+        *,
+        tenant: str | None = None,
+    ) -> list[Row]:
+        """Run one statement as a transaction of its own in one round trip; raises as `transaction` does.
+
+        When the connection breaks it is run once more, so it must be a statement that may run twice.
+        """
+        return await self._fetch(_one_tenant(tenant), query, parameters)
+
+    async def fetch_across_tenants(self, query: LiteralString, parameters: Parameters = None) -> list[Row]:
+        """`fetch` on the queue tables of every tenant; for the kit's queue code."""
+        return await self._fetch(_EVERY_TENANT, query, parameters)
+
+    async def probe(self) -> None:
+        """Ask for an answer; raises DependencyUnavailable when there is none."""
+        await self._fetch(_NO_TENANT, "SELECT 1", None)
+
+    async def ready(self) -> None:
+        """Wait until Postgres answers, for start-up code which cannot go on without it."""
+        delay = 0.1
+        while True:
+            try:
+                return await self.probe()
+            except DependencyUnavailable:
+                _log.warning("waiting for postgres", retry_in_seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    @asynccontextmanager
+    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
+        opening = SQL("BEGIN; SELECT {}").format(_scope(tenant))
+
+        async def begin(connection: Connection) -> None:
+            await connection.execute(opening, prepare=False)
+
+        async with self._connection(begin) as (connection, _):
+            yield connection
+
+    async def _fetch(self, tenant: str, query: LiteralString, parameters: Parameters) -> list[Row]:
+        scope = SQL("SELECT {}").format(_scope(tenant))
+
+        async def run(connection: Connection) -> list[Row]:
+            async with connection.pipeline():
+                await connection.execute("BEGIN")
+                await connection.execute(scope, prepare=False)
+                cursor = await connection.execute(query, parameters)
+                await connection.execute("COMMIT")
+            return await cursor.fetchall() if cursor.description else []
+
+        async with self._connection(run) as (_, rows):
+            return rows
+
+    @asynccontextmanager
+    async def _connection(
+        self,
+        first: Callable[[Connection], Awaitable[T]],
+    ) -> AsyncIterator[tuple[Connection, T]]:
+        """Yield a connection and what `first` made of it; commit, give it back, then tell the listeners."""
+        with _translated():
+            connection, result = await self._begin(first)
+            try:
+                async with connection:
+                    yield connection, result
+                topics = tuple(connection.topics)
+            finally:
+                await self._pool.putconn(connection)
+        for topic in topics:
+            for listener in self._listeners:
+                listener(topic)
+
+    async def _begin(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
+        # A restart of Postgres leaves dead connections in the pool; checking each one at each use would cost
+        # a round trip, so the first failure checks them all and tries again.
+        try:
+            return await self._begin_once(first)
+        except QueryCanceled:
+            raise
+        except OperationalError:
+            await self._pool.check()
+            return await self._begin_once(first)
+
+    async def _begin_once(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
+        connection = await self._pool.getconn(timeout=deadline.within(_ACQUIRE_SECONDS))
+        connection.topics.clear()
+        try:
+            return connection, await first(connection)
+        except BaseException:
+            await self._pool.putconn(connection)
+            raise
+
+
+def _one_tenant(tenant: str | None) -> str:
+    tenant = identity.current().tenant if tenant is None else tenant
+    if tenant in (_NO_TENANT, _EVERY_TENANT):
+        message = "a transaction needs one tenant"
+        raise ValueError(message)
+    return tenant
+
+
+def _scope(tenant: str) -> Composed:
+    milliseconds = max(1, int(deadline.within(_STATEMENT_SECONDS) * 1000))
+    return SQL("set_config('app.tenant', {}, true), set_config('statement_timeout', {}, true)").format(
+        Literal(tenant),
+        Literal(str(milliseconds)),
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except QueryCanceled as error:
+        raise DeadlineExceeded from error
+    except (OperationalError, PoolTimeout) as error:
+        _log.warning("postgres failed", error=str(error).strip())
+        raise DependencyUnavailable("postgres") from error
+
+
+async def _configure(connection: Connection) -> None:
+    # A frozen process must not hold its row locks for ever.
+    await connection.execute("SET idle_in_transaction_session_timeout = '15s'")
+
+
+@asynccontextmanager
+async def open_database(settings: ServiceSettings) -> AsyncIterator[Database]:
+    """Open the pool without waiting for Postgres; until it answers, calls raise DependencyUnavailable."""
+    pool = AsyncConnectionPool(
+        settings.database_url.get_secret_value(),
+        connection_class=Connection,
+        kwargs={
+            "autocommit": True,
+            "row_factory": dict_row,
+            "connect_timeout": 5,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+        configure=_configure,
+        min_size=1,
+        max_size=settings.database_pool_size,
+        timeout=_ACQUIRE_SECONDS,
+        # The pool's own backoff doubles without bound; giving up early lets the next caller try afresh.
+        reconnect_timeout=2.0,
+        open=False,
+    )
+    async with pool:
+        yield Database(pool=pool)

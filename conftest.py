@@ -26,9 +26,7 @@ def postgres_url(servers_directory: Path) -> Iterator[str]:
     """A superuser's connection string to an empty PostgreSQL."""
     directory, password, (port,) = servers_directory / "postgres", secrets.token_urlsafe(), free_ports(1)
     postgres.create(directory, password=password)
-    with running(
-        postgres.program(directory, port=port, password=password, durable=False), log=servers_directory / "postgres.log"
-    ):
+    with running(postgres.program(directory, port=port, durable=False), log=servers_directory / "postgres.log"):
         yield postgres.url(port, user=postgres.SUPERUSER, password=password)
 
 
@@ -46,9 +44,7 @@ def nats_url(servers_directory: Path) -> Iterator[str]:
 def s3(servers_directory: Path) -> Iterator[S3Access]:
     """An S3 bucket and the keys to it."""
     ports = free_ports(seaweedfs.port_count())
-    keys = seaweedfs.access(
-        ports, access_key_id="tests", secret_access_key=secrets.token_urlsafe(), bucket="loremesh"
-    )
+    keys = seaweedfs.access(ports, access_key_id="tests", secret_access_key=secrets.token_urlsafe(), bucket="loremesh")
     with running(
         seaweedfs.program(servers_directory / "seaweedfs", ports=ports, keys=keys), log=servers_directory / "s3.log"
     ):

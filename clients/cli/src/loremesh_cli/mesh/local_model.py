@@ -47,7 +47,7 @@ def weights() -> Path:
 def serve(port: int) -> None:
     """Serve until SIGTERM or SIGINT; the server's own threads do the work."""
     # 100 MB of it, needed in the child only.
-    import xllamacpp  # type: ignore[import-untyped]  # noqa: PLC0415
+    import xllamacpp  # type: ignore[import-untyped]
 
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)

@@ -8,20 +8,21 @@ still root, and named `/proc/self/cwd` to the server; the binaries are copied to
 import os
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import psycopg
-
 from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.program import Account, Program, plain_environment
 
 SUPERUSER = "postgres"
 SHARED_PLACE = Path("/var/lib/loremesh")
+PROTOCOL = 3 << 16
 HERE = "/proc/self/cwd"
 LOCALE = {"LC_ALL": "C.UTF-8"}
 
@@ -65,24 +66,24 @@ def create(directory: Path, *, password: str) -> None:
             "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--data-checksums", "--no-instructions",
         ],
         check=True, capture_output=True, text=True, timeout=120,
-        **_program(fresh, command=(), ready=bool).process_options(),  # type: ignore[call-overload]
+        **_program(fresh, command=()).process_options(),
     )  # fmt: skip
     secret.unlink()
     fresh.rename(directory / "data")
 
 
-def program(directory: Path, *, port: int, password: str, durable: bool = True) -> Program:
+def program(directory: Path, *, port: int, durable: bool = True) -> Program:
     """Describe the server over the cluster that `create` made."""
     settings = {**SETTINGS, "port": str(port), **({} if durable else NOT_DURABLE)}
     flags = (f"--{name}={value}" for name, value in settings.items())
     return _program(
         directory / "data",
         command=(str(binaries(directory) / "postgres"), "-D", HERE, *flags),
-        ready=_answers(url(port, user=SUPERUSER, password=password)),
+        ready=_accepts(port),
     )
 
 
-def _program(directory: Path, *, command: tuple[str, ...], ready: Callable[[], bool]) -> Program:
+def _program(directory: Path, *, command: tuple[str, ...], ready: Callable[[], bool] = bool) -> Program:
     return Program(
         name="postgres",
         command=command,
@@ -96,12 +97,17 @@ def _program(directory: Path, *, command: tuple[str, ...], ready: Callable[[], b
     )
 
 
-def _answers(address: str) -> Callable[[], bool]:
+def _accepts(port: int) -> Callable[[], bool]:
+    """Say hello as the superuser: a server which is ready asks for the password, one which recovers sends an error."""
+    hello = b"user\0" + SUPERUSER.encode() + b"\0\0"
+    startup = struct.pack("!ii", len(hello) + 8, PROTOCOL) + hello
+
     def ready() -> bool:
         try:
-            with psycopg.connect(address, connect_timeout=2) as connection:
-                return connection.execute("select 1").fetchone() == (1,)
-        except psycopg.OperationalError:
+            with socket.create_connection((LOOPBACK, port), timeout=2) as connection:
+                connection.sendall(startup)
+                return connection.recv(1) == b"R"
+        except OSError:
             return False
 
     return ready

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
 
@@ -44,7 +45,7 @@ class Program:
 
     name: str
     command: tuple[str, ...]
-    ready: Callable[[], bool]
+    ready: Callable[[], bool] = bool  # never: for steps, which end instead
     environment: Mapping[str, str] = field(default_factory=plain_environment)
     directory: Path | None = None
     account: Account | None = None
@@ -59,9 +60,9 @@ class Program:
         for path in self.leftovers:
             path.unlink(missing_ok=True)
 
-    def process_options(self) -> dict[str, object]:
+    def process_options(self) -> dict[str, Any]:
         """Return the keyword arguments which `subprocess` needs to run it in a session of its own."""
-        options: dict[str, object] = {
+        options: dict[str, Any] = {
             "env": dict(self.environment),
             "cwd": str(self.directory) if self.directory else None,
             "start_new_session": True,

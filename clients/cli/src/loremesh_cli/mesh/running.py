@@ -22,8 +22,11 @@ def running(program: Program, *, log: Path) -> Iterator[subprocess.Popen[bytes]]
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*leash(), *program.command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            **program.process_options(),  # type: ignore[call-overload]
+            [*leash(), *program.command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **program.process_options(),
         )
     try:
         wait_until_ready(program, process, log=log)

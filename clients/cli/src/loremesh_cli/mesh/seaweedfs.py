@@ -82,9 +82,9 @@ def _identities(keys: S3Access) -> dict[str, object]:
 def _takes_bytes(keys: S3Access) -> Callable[[], bool]:
     """Write one small object: the bucket is made, and its first volume grown, some time after the port opens."""
     # It comes with the ingestion service.
-    from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]  # noqa: PLC0415
-    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # noqa: PLC0415
-    from botocore.credentials import Credentials  # type: ignore[import-untyped]  # noqa: PLC0415
+    from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
+    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+    from botocore.credentials import Credentials  # type: ignore[import-untyped]
 
     signer = S3SigV4Auth(Credentials(keys.access_key_id, keys.secret_access_key), "s3", keys.region)
     address = urlsplit(keys.endpoint_url)

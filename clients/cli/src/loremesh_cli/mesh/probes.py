@@ -25,6 +25,19 @@ def http_ok(port: int, path: str) -> Callable[[], bool]:
     return ready
 
 
+def listens(port: int) -> Callable[[], bool]:
+    """Connect: ready means somebody takes the connection."""
+
+    def ready() -> bool:
+        try:
+            with socket.create_connection((LOOPBACK, port), timeout=SECONDS):
+                return True
+        except OSError:
+            return False
+
+    return ready
+
+
 def greets_with(port: int, *, words: bytes) -> Callable[[], bool]:
     """Connect and read the first line a server sends by itself: ready means `words` are in it."""
 

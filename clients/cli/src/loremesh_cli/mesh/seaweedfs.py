@@ -31,9 +31,9 @@ def access(ports: Sequence[int], *, access_key_id: str, secret_access_key: str, 
     return S3Access(f"http://{LOOPBACK}:{ports[0]}", access_key_id, secret_access_key, bucket)
 
 
-def port_count() -> int:
-    """Return how many free ports `program` takes: an HTTP and a gRPC one for each part."""
-    return 2 * len(PORTS)
+def port_names() -> list[str]:
+    """Return a name for each port `program` takes: an HTTP and a gRPC one for each part."""
+    return [f"seaweedfs-{part}{kind}" for part in PORTS for kind in ("", "-grpc")]
 
 
 def program(directory: Path, *, ports: Sequence[int], keys: S3Access) -> Program:

@@ -67,7 +67,7 @@ class Not:
 Filter = Comparison | Membership | Exists | And | Or | Not
 
 
-def from_proto(proto: Any, *, field: str = "filter") -> Filter | None:  # noqa: ANN401 - any of the generated Filters
+def from_proto(proto: Any, *, field: str = "filter") -> Filter | None:
     """Read a loremesh.common.v1.Filter, None when nothing is set; raises FilterInvalid naming the offending path."""
     if proto.WhichOneof("condition") is None:
         return None
@@ -81,7 +81,7 @@ class _Reader:
         """Start at nothing read."""
         self._nodes = 0
 
-    def read(self, proto: Any, *, path: str, depth: int) -> Filter:  # noqa: ANN401
+    def read(self, proto: Any, *, path: str, depth: int) -> Filter:
         condition = proto.WhichOneof("condition")
         if condition is None:
             raise FilterInvalid("A filter must hold exactly one condition.", field=path)
@@ -116,14 +116,14 @@ class _Reader:
             raise FilterInvalid(f"A filter holds at most {MAX_NODES} conditions.", field=path)
 
 
-def _comparison(op: Operator, node: Any, *, path: str) -> Comparison:  # noqa: ANN401
+def _comparison(op: Operator, node: Any, *, path: str) -> Comparison:
     key, value = _key(node.key, path=path), _scalar(node.value, path=f"{path}.value")
     if op not in ("eq", "ne") and _orderable(value) is None:
         raise FilterInvalid("Only numbers and RFC 3339 times can be ordered.", field=f"{path}.value")
     return Comparison(op=op, key=key, value=value)
 
 
-def _membership(op: Literal["in", "nin"], node: Any, *, path: str) -> Membership:  # noqa: ANN401
+def _membership(op: Literal["in", "nin"], node: Any, *, path: str) -> Membership:
     if not 1 <= len(node.values) <= MAX_VALUES:
         raise FilterInvalid(f"Between 1 and {MAX_VALUES} values are needed here.", field=f"{path}.values")
     values = tuple(_scalar(value, path=f"{path}.values[{index}]") for index, value in enumerate(node.values))
@@ -136,7 +136,7 @@ def _key(key: str, *, path: str) -> str:
     return key
 
 
-def _scalar(value: Any, *, path: str) -> Scalar:  # noqa: ANN401
+def _scalar(value: Any, *, path: str) -> Scalar:
     kind = value.WhichOneof("kind")
     if kind not in ("string_value", "number_value", "bool_value"):
         raise FilterInvalid("The value must be a string, a number or a boolean.", field=path)
@@ -155,6 +155,12 @@ def matches(filter_: Filter, attributes: Mapping[str, Attribute]) -> bool:
             return any(matches(each, attributes) for each in filters)
         case Not(inner):
             return not matches(inner, attributes)
+        case _:
+            return _leaf_matches(filter_, attributes)
+
+
+def _leaf_matches(leaf: Comparison | Membership | Exists, attributes: Mapping[str, Attribute]) -> bool:
+    match leaf:
         case Exists(key):
             return attributes.get(key) is not None
         case Comparison("ne", key, value):

@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 class Connection(AsyncConnection[Row]):
     """A connection that remembers what its transaction touched, to tell listeners after the commit."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - psycopg itself makes connections
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As psycopg calls it."""
         super().__init__(*args, **kwargs)
         self.topics: set[str] = set()

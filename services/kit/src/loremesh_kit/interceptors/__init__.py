@@ -1,0 +1,22 @@
+"""What every call passes through, outermost first: telemetry, errors, identity, deadline, admission, validation."""
+
+from loremesh_kit.interceptors.admission import AdmissionInterceptor
+from loremesh_kit.interceptors.chain import Call, Chain, Interceptor, Proceed
+from loremesh_kit.interceptors.deadline import DeadlineInterceptor
+from loremesh_kit.interceptors.errors import ErrorInterceptor
+from loremesh_kit.interceptors.identity import IdentityInterceptor
+from loremesh_kit.interceptors.telemetry import TelemetryInterceptor
+from loremesh_kit.interceptors.validation import ValidationInterceptor
+
+__all__ = [
+    "AdmissionInterceptor",
+    "Call",
+    "Chain",
+    "DeadlineInterceptor",
+    "ErrorInterceptor",
+    "IdentityInterceptor",
+    "Interceptor",
+    "Proceed",
+    "TelemetryInterceptor",
+    "ValidationInterceptor",
+]

@@ -1,0 +1,115 @@
+"""Structured logs: one JSON object a line on standard output, with the request's and the trace's id."""
+
+import logging
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+from opentelemetry import trace
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from loremesh_kit import identity
+from loremesh_kit.settings import ServiceSettings
+from loremesh_kit.telemetry.redaction import REDACTED, describe, names_a_secret, scrub, secrets_of
+
+# They narrate at INFO.
+_QUIET = ("psycopg", "psycopg.pool", "nats", "asyncio", "opentelemetry", "botocore", "httpx", "httpx2", "urllib3")
+
+
+def configure(*, service: str, settings: ServiceSettings) -> None:
+    """Send structlog's and the standard library's records to standard output in the settings' format."""
+    shared = _shared(service)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(settings.log_format),
+                _Scrubber(secrets_of(settings)),
+            ],
+        ),
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _shared(service: str) -> list[Processor]:
+    def with_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        with_service,
+        _with_caller,
+        _with_trace,
+        _redact,
+    ]
+
+
+def _rendering(log_format: str) -> Sequence[Processor]:
+    # No rich tracebacks: they print local variables.
+    if log_format == "console":
+        plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+        return (plain,)
+    return (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
+
+
+def _with_caller(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if (caller := identity.current_or_none()) is not None:
+        event.setdefault("tenant", caller.tenant)
+        event.setdefault("request_id", caller.request_id)
+    return event
+
+
+def _with_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
+def _redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        event[key] = REDACTED if names_a_secret(key) else _plain(value)
+    return event
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return describe(value)
+    if isinstance(value, MutableMapping):
+        return {key: REDACTED if names_a_secret(str(key)) else _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+class _Scrubber:
+    """The last step: no line leaves with a secret of the settings in it, wherever it came from."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = secrets
+
+    def __call__(self, _: WrappedLogger, __: str, line: Any) -> str:
+        return scrub(str(line), self._secrets)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -18,6 +18,8 @@ _PLUMBING = ("/grpc.health.v1.", "/grpc.reflection.")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 Proceed = Callable[[], Awaitable[Any]]
+# Generic in its type stubs only.
+RpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(slots=True)
@@ -60,13 +62,13 @@ class Chain(aio.ServerInterceptor):
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         """`interceptors` are entered in this order."""
         self._interceptors = tuple(interceptors)
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._wrapped: dict[str, RpcHandler] = {}
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["RpcHandler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "RpcHandler | None":
         """Wrap each method once; unknown methods stay UNIMPLEMENTED."""
         method = handler_call_details.method
         if method in self._wrapped:
@@ -77,7 +79,7 @@ class Chain(aio.ServerInterceptor):
         self._wrapped[method] = self._wrap(method, handler)
         return self._wrapped[method]
 
-    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: str, handler: Any) -> RpcHandler:
         codecs = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,

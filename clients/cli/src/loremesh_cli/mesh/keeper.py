@@ -12,7 +12,7 @@ from loremesh_cli.mesh.program import Program
 from loremesh_cli.mesh.running import last_lines
 from loremesh_cli.mesh.state import Part, Phase
 
-QUICK_SECONDS = 10.0
+QUICK_SECONDS = 5.0
 QUICK_CRASHES = 5
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0)
 PROBE_SECONDS = 0.05

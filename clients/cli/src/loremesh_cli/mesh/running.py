@@ -1,6 +1,7 @@
 """Runs one program for as long as a `with` block lasts; for tests and other short lives."""
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -35,10 +36,10 @@ def running(program: Program, *, log: Path) -> Iterator[subprocess.Popen[bytes]]
         stop(program, process)
 
 
-def leash() -> tuple[str, ...]:
-    """Return the prefix which ties a process to the life of ours, where the machine has it."""
+def leash(sent: signal.Signals = signal.SIGKILL) -> tuple[str, ...]:
+    """Return the prefix by which the kernel sends a process a signal when ours ends, where the machine has it."""
     setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+    return (setpriv, "--pdeathsig", sent.name.removeprefix("SIG"), "--") if setpriv else ()
 
 
 def wait_until_ready(program: Program, process: "subprocess.Popen[bytes]", *, log: Path) -> None:

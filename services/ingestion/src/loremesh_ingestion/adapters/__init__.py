@@ -1,0 +1,1 @@
+"""What ingestion talks to, one module per outside thing."""

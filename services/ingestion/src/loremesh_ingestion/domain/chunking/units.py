@@ -1,0 +1,116 @@
+"""Stretches of text that stay whole, and the division of those too long for one chunk."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from loremesh_ingestion.domain.chunking.sentences import sentences
+from loremesh_ingestion.domain.chunking.tokens import TokenMap
+from loremesh_ingestion.domain.text import is_boundary, trim
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A trimmed stretch of text (code points), its tokens, and the headings it stands under."""
+
+    start: int
+    end: int
+    tokens: int
+    path: tuple[str, ...] = ()
+
+
+Divide = Callable[[str, int, int], Iterator[tuple[int, int]]]
+
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_LINE_END = re.compile(r"\n")
+_BREAKS = " \n\t\u3000\u2009，、；：,;"  # a window may end after any of these
+_LONGEST_CHARACTER = 64  # code points; what claims to be one character beyond that is cut like anything else
+
+
+def lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the lines of `text[start:end]` that are not blank, trimmed."""
+    return _between(_LINE_END, text, start, end)
+
+
+def paragraphs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield what blank lines separate in `text[start:end]`, trimmed."""
+    return _between(_BLANK_LINE, text, start, end)
+
+
+PROSE: Sequence[Divide] = (paragraphs, sentences, lines)
+LINES: Sequence[Divide] = (paragraphs, lines)
+
+
+def _between(separator: re.Pattern[str], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    begin = start
+    for match in separator.finditer(text, start, end):
+        yield from _trimmed(text, begin, match.start())
+        begin = match.end()
+    yield from _trimmed(text, begin, end)
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    start, end = trim(text, start, end)
+    if start < end:
+        yield start, end
+
+
+def divide(
+    tokens: TokenMap, start: int, end: int, *, limit: int, by: Sequence[Divide], path: tuple[str, ...] = ()
+) -> Iterator[Unit]:
+    """Yield `[start, end)` whole if it has at most `limit` tokens, else its parts, each divided by what is next in `by`.
+
+    What cannot be divided any more is cut into windows of `limit` tokens. Only white space is left out.
+    """
+    start, end = trim(tokens.text, start, end)
+    size = tokens.estimate(start, end)
+    if size <= limit:
+        if start < end:
+            yield Unit(start, end, size, path)
+    elif by:
+        for part_start, part_end in by[0](tokens.text, start, end):
+            yield from divide(tokens, part_start, part_end, limit=limit, by=by[1:], path=path)
+    else:
+        for part_start, part_end in windows(tokens, start, end, limit=limit):
+            yield Unit(part_start, part_end, tokens.estimate(part_start, part_end), path)
+
+
+def windows(tokens: TokenMap, start: int, end: int, *, limit: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield trimmed spans of about `limit` tokens, each repeating up to `overlap` tokens of the one before."""
+    while start < end:
+        stop = cut(tokens.text, start, min(end, tokens.after(start, limit)), end)
+        yield from _trimmed(tokens.text, start, stop)
+        if stop >= end:
+            return
+        start = max(start + 1, _word_start(tokens.text, tokens.before(stop, overlap), stop)) if overlap else stop
+
+
+def cut(text: str, start: int, stop: int, end: int) -> int:
+    """Return the best place to end a window that may reach from `start` to `stop`: after white space, or a character.
+
+    At most half of the window is given up; the result is greater than `start`.
+    """
+    stop = max(stop, start + 1)
+    if stop >= end or text[stop].isspace():
+        return stop
+    middle = start + (stop - start) // 2
+    tail = text[middle:stop]
+    found = max(tail.rfind(mark) for mark in _BREAKS)
+    if found >= 0:
+        return middle + found + 1
+    for shorter in range(stop, max(start, stop - _LONGEST_CHARACTER), -1):
+        if is_boundary(text, shorter):
+            return shorter
+    return stop
+
+
+def _word_start(text: str, start: int, stop: int) -> int:
+    """Return the first word's start at or after `start`, or `start` itself when no word starts before `stop`."""
+    if start == 0 or text[start - 1].isspace():
+        return start
+    for at in range(start, stop):
+        if text[at].isspace():
+            return at + 1
+    while start < stop and not is_boundary(text, start):
+        start += 1
+    return start

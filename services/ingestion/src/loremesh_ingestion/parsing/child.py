@@ -1,0 +1,74 @@
+"""The loop of a parsing process: one request, one document, one reply."""
+
+import gc
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from loremesh_kit.errors import ServiceError
+
+from loremesh_ingestion.domain.chunking import ChunkingStrategy, StrategyKind, TokenCounter, chunk
+from loremesh_ingestion.errors import ParseLimit, ParserCrashed
+from loremesh_ingestion.parsing import frames, result, sandbox
+from loremesh_ingestion.parsing.extract import extract
+from loremesh_ingestion.parsing.tokens import WordPieceCounter
+
+_SPENT = 256 << 20  # bytes; a process that has grown past this gives its memory back by ending
+
+
+def main(*, memory_bytes: int) -> None:
+    """Serve requests from standard input until it ends; replies go to what standard output was at the start."""
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break the frames
+    sandbox.enter(memory_bytes=memory_bytes)
+    counter = WordPieceCounter.bundled()
+    gc.freeze()
+    _send(replies, {"ready": True})
+    while (request := frames.read(sys.stdin.buffer)) is not None:
+        _send(replies, _reply(request, counter))
+
+
+def _send(replies: BinaryIO, message: dict[str, Any]) -> None:
+    replies.write(frames.encode(message))
+    replies.flush()
+
+
+def _reply(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
+    """Return the result or the public error; `spent` asks for a fresh process in place of this one."""
+    try:
+        parsed = _perform(request, counter)
+    except MemoryError:
+        return {**_failure(ParseLimit("memory")), "spent": True}
+    except RecursionError:
+        return {**_failure(ParseLimit("depth")), "spent": True}
+    except ServiceError as error:
+        return _failure(error)
+    except Exception as error:  # noqa: BLE001 - the process's outermost edge
+        _report(error)
+        return {**_failure(ParserCrashed()), "spent": True}
+    return {"result": parsed, "spent": sandbox.largest_resident_bytes() > _SPENT}
+
+
+def _perform(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
+    sandbox.allow_cpu(request["cpu_seconds"])
+    document = extract(
+        Path(request["path"]),
+        filename=request["filename"],
+        declared_media_type=request["declared_media_type"],
+    )
+    kind, max_tokens, overlap_tokens = request["strategy"]
+    strategy = ChunkingStrategy(StrategyKind(kind), max_tokens, overlap_tokens)
+    return result.write(document, chunk(document, strategy, counter), Path(request["directory"]))
+
+
+def _failure(error: ServiceError) -> dict[str, Any]:
+    return {"error": {"reason": error.reason, "message": error.message, "metadata": dict(error.metadata)}}
+
+
+def _report(error: Exception) -> None:
+    """Say where it happened, but not what: an exception's message may quote the document."""
+    places = " < ".join(f"{place.filename}:{place.lineno}" for place in reversed(traceback.extract_tb(error.__traceback__)))
+    sys.stderr.write(f"{type(error).__name__} at {places}\n")
+    sys.stderr.flush()

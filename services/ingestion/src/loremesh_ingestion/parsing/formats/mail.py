@@ -1,0 +1,77 @@
+"""E-mail messages: the headers people read, then the body, plain where there is a choice."""
+
+import email
+import re
+from email.message import EmailMessage
+from email.policy import default
+
+from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
+from loremesh_ingestion.errors import ParseLimit
+from loremesh_ingestion.parsing.builder import DocumentBuilder
+from loremesh_ingestion.parsing.media_types import EMAIL, HTML, Format
+
+_HEAD = 1 << 16  # characters within which the headers must end
+_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9-]*:|[ \t]+\S|From \S+@")
+_TELLING = re.compile(r"^(from|to|subject|date|message-id|received|mime-version|return-path|delivered-to):", re.I | re.M)
+_SENT = re.compile(r"^(from|received|return-path|message-id):", re.I | re.M)
+_FEWEST_FIELDS = 2
+_DEPTH = 5  # messages within messages
+_SHOWN = ("From", "To", "Cc", "Date", "Subject")
+
+
+def is_email(text: str) -> bool:
+    """Whether `text` begins with the headers of a message, and with nothing else."""
+    head = text[:_HEAD].partition("\n\n")[0]
+    if not _FIELD.match(head) or not _SENT.search(head):
+        return False
+    known = {match[1].lower() for match in _TELLING.finditer(head)}
+    return len(known) >= _FEWEST_FIELDS and all(_FIELD.match(line) for line in head.split("\n"))
+
+
+def read(data: bytes) -> ParsedDocument:
+    """Return a message's headers, bodies and the names of what is attached; forwarded messages follow their parent."""
+    message = email.message_from_bytes(data, policy=default)
+    builder = DocumentBuilder()
+    _add(builder, message, depth=0)
+    return builder.build(media_type=EMAIL, title=_header(message, "Subject"))
+
+
+def _add(builder: DocumentBuilder, message: EmailMessage, *, depth: int) -> None:
+    if depth > _DEPTH:
+        limit = "depth"
+        raise ParseLimit(limit)
+    fields = [f"{name}: {value}" for name in _SHOWN if (value := _header(message, name))]
+    builder.add(BlockKind.PARAGRAPH, "\n".join(fields))
+    body = message.get_body(preferencelist=("plain", "html"))
+    if body is not None:
+        _add_body(builder, body)
+    for part in message.iter_attachments():
+        if part.get_content_type() == EMAIL and isinstance(inner := part.get_content(), EmailMessage):
+            _add(builder, inner, depth=depth + 1)
+        elif name := part.get_filename():
+            builder.add(BlockKind.PARAGRAPH, f"Attachment: {name} ({part.get_content_type()})")
+
+
+def _add_body(builder: DocumentBuilder, body: EmailMessage) -> None:
+    content = _content(body)
+    if body.get_content_subtype() == "html" and content.strip():
+        from loremesh_ingestion.parsing.formats import web  # most mail is read without it
+
+        content = web.read(content, Format(HTML)).text
+    for paragraph in re.split(r"\n[ \t]*\n", content.replace("\r\n", "\n")):
+        builder.add(BlockKind.PARAGRAPH, paragraph)
+
+
+def _content(body: EmailMessage) -> str:
+    try:
+        return str(body.get_content())
+    except (LookupError, UnicodeError):  # an unknown or wrong charset: what is ASCII in it can still be read
+        payload = body.get_payload(decode=True)
+        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    try:
+        return " ".join(str(message.get(name, "")).split())
+    except (ValueError, IndexError, AttributeError, TypeError):  # the header parser gives up on some malformed ones
+        return ""

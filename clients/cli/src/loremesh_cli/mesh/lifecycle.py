@@ -118,3 +118,8 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return
+
+
+def end_leftovers(home: Home) -> list[str]:
+    """End what a killed supervisor left running where no mesh is up; return the names."""
+    return leftovers.end(home) if home.root.exists() else []

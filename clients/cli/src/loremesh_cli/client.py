@@ -1,0 +1,107 @@
+"""A client of the mesh's front door, over gRPC."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
+from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
+
+from loremesh_cli.errors import CommandError, MeshUnreachableError
+
+UNARY_SECONDS = 60.0
+CHAT_SECONDS = 600.0
+DETAILS = "grpc-status-details-bin"
+OPTIONS = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Stubs of the services behind one front door."""
+
+    url: str
+    documents: DocumentServiceStub
+    retrieval: RetrievalServiceStub
+    chat: ChatServiceStub
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[Mesh]:
+    """Open a channel to the front door at an http:// or https:// address; nothing is sent yet."""
+    parts = urlsplit(url)
+    target = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
+    channel = (
+        grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=OPTIONS)
+        if parts.scheme == "https"
+        else grpc.aio.insecure_channel(target, options=OPTIONS)
+    )
+    async with channel:
+        yield Mesh(
+            url=url,
+            documents=DocumentServiceStub(channel),
+            retrieval=RetrievalServiceStub(channel),
+            chat=ChatServiceStub(channel),
+        )
+
+
+def run(work: Coroutine[Any, Any, T], *, url: str) -> T:
+    """Run a command's work to its end; what the mesh refuses is raised as CommandError."""
+    with explained(url):
+        return asyncio.run(work)
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn a failed call, alone or first in a group of failures, into the CommandError a person can use."""
+    try:
+        yield
+    except (grpc.aio.AioRpcError, ExceptionGroup) as raised:
+        error = _first(raised)
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise as_command_error(error, url=url) from raised
+        raise error from raised
+
+
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
+
+
+def as_command_error(error: grpc.aio.AioRpcError, *, url: str) -> CommandError:
+    """Return the refusal in words: reason, message and the fields at fault."""
+    info, violations = details(error)
+    if info is None and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return MeshUnreachableError(
+            f"no mesh answers at {url}: start one with scripts/up, or name another with --url", reason="UNREACHABLE"
+        )
+    reason = info.reason if info else error.code().name
+    fields = "".join(f"\n  {each.field}: {each.description}" for each in violations)
+    return CommandError(f"{reason}: {error.details()}{fields}", reason=reason)
+
+
+def details(error: grpc.aio.AioRpcError) -> tuple[ErrorInfo | None, list[BadRequest.FieldViolation]]:
+    """Return what the mesh said about an error beside its code and message."""
+    packed = next((value for key, value in error.trailing_metadata() if key == DETAILS), None)
+    if not isinstance(packed, bytes):
+        return None, []
+    found = Status.FromString(packed).details
+    info, request = _unpacked(found, ErrorInfo()), _unpacked(found, BadRequest())
+    return info, list(request.field_violations) if request else []
+
+
+def _unpacked(found: Any, message: Any) -> Any:
+    packed: AnyMessage | None = next((each for each in found if each.Is(message.DESCRIPTOR)), None)
+    return message if packed is not None and packed.Unpack(message) else None

@@ -1,0 +1,90 @@
+"""`ask`, `chat` and `search`."""
+
+from typing import Annotated
+
+import typer
+from loremesh.agent.v1 import chat_pb2
+from loremesh.retrieval.v1 import retrieval_pb2
+
+from loremesh_cli import answers, client
+from loremesh_cli.commands.options import AsJson, Store, Url, url_of
+from loremesh_cli.errors import CommandError
+from loremesh_cli.output import Output
+
+Stores = Annotated[list[str], typer.Option("--store", help="A vector store to search; may be given several times.")]
+
+
+def ask(question: str, *, store: Stores = [], url: Url = "", as_json: AsJson = False) -> None:  # noqa: B006 - typer's way
+    """Ask a question and print the answer with its sources."""
+    output, url = Output(as_json=as_json), url_of(url)
+    request = chat_pb2.ChatRequest(message=question, vector_store_ids=store)
+    response = ask_once(request, url=url, output=output)
+    output.result(response)
+
+
+def ask_once(request: chat_pb2.ChatRequest, *, url: str, output: Output) -> chat_pb2.ChatResponse:
+    """Stream one answer to the terminal, then its sources."""
+
+    async def work() -> chat_pb2.ChatResponse:
+        async with client.connect(url) as mesh:
+            return await answers.stream(mesh, request, output=output)
+
+    response = client.run(work(), url=url)
+    answers.show_sources(response, output=output)
+    return response
+
+
+def chat(*, store: Stores = [], url: Url = "", as_json: AsJson = False) -> None:  # noqa: B006 - typer's way
+    """Hold a conversation; an empty line or Ctrl-D ends it. With --json, one answer a line for each line read."""
+    output, url = Output(as_json=as_json), url_of(url)
+    conversation_id = ""
+    while message := _next_line(output):
+        request = chat_pb2.ChatRequest(message=message, conversation_id=conversation_id, vector_store_ids=store)
+        try:
+            response = ask_once(request, url=url, output=output)
+        except CommandError as error:
+            output.result({"error": {"reason": error.reason, "message": str(error)}})
+            output.say(str(error), style="red")
+            continue
+        conversation_id = response.conversation_id
+        output.result(response)
+
+
+def _next_line(output: Output) -> str:
+    try:
+        return input("" if output.as_json else "\n> ").strip()
+    except EOFError:
+        return ""
+
+
+def search(
+    query: str,
+    *,
+    store: Store = "",
+    top_k: Annotated[int | None, typer.Option(help="How many passages, 1 to 100; 5 by default.")] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Order the best anew with a reranking model.")] = False,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find the passages that answer a query best."""
+    output, url = Output(as_json=as_json), url_of(url)
+    request = retrieval_pb2.SearchRequest(
+        query=query,
+        vector_store_id=store,
+        top_k=top_k,
+        ranking_options=retrieval_pb2.RankingOptions(rerank=rerank),
+    )
+
+    async def work() -> retrieval_pb2.SearchResponse:
+        async with client.connect(url) as mesh:
+            return await mesh.retrieval.Search(request, timeout=client.UNARY_SECONDS)
+
+    response = client.run(work(), url=url)
+    output.result(response)
+    for rank, found in enumerate(response.results, start=1):
+        page = f", page {found.page}" if found.HasField("page") else ""
+        place = f"{found.title}{page}, characters {found.start_char} to {found.end_char}"
+        output.say(f"{rank}. {found.score:.3f}  {place}  (document {found.document_id})", style="bold")
+        output.say(f"   {answers.excerpt(found.content)}", style="dim")
+    if not response.results:
+        output.say("Nothing found.")

@@ -1,0 +1,38 @@
+"""The `loremesh` command."""
+
+import sys
+
+import typer
+
+from loremesh_cli.commands import documents, lifecycle, questions
+from loremesh_cli.commands.doctor import doctor
+from loremesh_cli.errors import CommandError
+from loremesh_cli.output import Output
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Loremesh: documents in, sourced answers out. Statuses: 0 done, 1 failed, 2 asked wrongly, 3 no mesh answers.",
+)
+for command in (
+    lifecycle.up, lifecycle.down, lifecycle.status, lifecycle.logs, doctor,
+    documents.ingest, questions.ask, questions.chat, questions.search,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(documents.app, name="documents")
+
+
+def main() -> None:
+    """Run the command line; a failure is one clear message and a status, never a traceback of ours."""
+    try:
+        app()
+    except CommandError as error:
+        output = Output(as_json="--json" in sys.argv)
+        output.result({"error": {"reason": error.reason, "message": str(error)}})
+        print(f"loremesh: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,1 @@
+"""What the front door needs beside Envoy: readiness, reflection for the whole mesh, the OpenAPI document."""

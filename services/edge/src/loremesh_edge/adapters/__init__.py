@@ -1,0 +1,1 @@
+"""What the edge service reaches outside itself."""

@@ -1,0 +1,19 @@
+"""What the edge service needs of others."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class HealthSource(Protocol):
+    """One service of the mesh, asked how it is."""
+
+    async def health(self) -> Mapping[str, bool]:
+        """Whether each name serves: `""` is the service itself, `dependency/<name>` something it depends on.
+
+        Raises Unreachable when no answer comes.
+        """
+        ...
+
+
+class Unreachable(Exception):  # noqa: N818 - a state, as readiness shows it
+    """The service does not answer."""

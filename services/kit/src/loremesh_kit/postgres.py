@@ -54,6 +54,11 @@ class Database:
         """Call `listener(topic)` after each commit in this process that touched `topic`."""
         self._listeners.append(listener)
 
+    def tell(self, topic: str) -> None:
+        """Call the listeners, as a commit that touched `topic` would."""
+        for listener in self._listeners:
+            listener(topic)
+
     @asynccontextmanager
     async def transaction(self, tenant: str | None = None) -> AsyncIterator[AsyncConnection[Row]]:
         """Begin, yield the connection, commit; `tenant` defaults to the caller's.
@@ -141,8 +146,7 @@ class Database:
             finally:
                 await self._pool.putconn(connection)
         for topic in topics:
-            for listener in self._listeners:
-                listener(topic)
+            self.tell(topic)
 
     async def _begin(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         # A restart of Postgres leaves dead connections in the pool; checking each one at each use would cost

@@ -49,6 +49,8 @@ CREATE TABLE outbox (
     -- Facts are kept for a while after sending, to be sent again should the broker lose its store.
     keep boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
+    -- Until then a relay is sending it.
+    held_until timestamptz,
     sent_at timestamptz,
     PRIMARY KEY (tenant, id)
 );

@@ -1,0 +1,299 @@
+"""JetStream: how work and facts travel. What it loses, the tables in Postgres can send again."""
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.api import ConsumerConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
+from nats.js.client import JetStreamContext
+from nats.js.errors import BadRequestError, NotFoundError
+
+from loremesh_kit.errors import DependencyUnavailable
+
+MESSAGE_ID = "Nats-Msg-Id"
+_PUBLISH_SECONDS = 5.0
+_PROBE_SECONDS = 2.0
+# Consumed messages stay (Limits retention): a work queue forgets message ids at each restart of the broker.
+_MAX_AGE = 24 * 3600.0
+_MAX_BYTES = 256 * 1024 * 1024
+_DUPLICATE_WINDOW = 3600.0
+_UNTOKENABLE = re.compile(r"[^A-Za-z0-9_.-]|\.(?=\.|$)")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A message to publish; JetStream drops a second one with the same id within the hour."""
+
+    subject: str
+    data: bytes
+    message_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message received."""
+
+    message: Msg
+
+    @property
+    def id(self) -> str:
+        """The publisher's message id."""
+        return self.headers.get(MESSAGE_ID, "")
+
+    @property
+    def subject(self) -> str:
+        """The subject it was published to."""
+        return self.message.subject
+
+    @property
+    def data(self) -> bytes:
+        """Its body."""
+        return self.message.data
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What came with it."""
+        return self.message.headers or {}
+
+    async def ack(self) -> None:
+        """Say that its effect is committed; should this be lost, it comes again."""
+        with translated():
+            await self.message.ack()
+
+    async def nak(self, delay: float) -> None:
+        """Have it again after `delay` seconds."""
+        with translated():
+            await self.message.nak(delay=delay)
+
+
+class Bus:
+    """A connection to NATS which outlives the broker's restarts."""
+
+    def __init__(self, *, client: Client, service: str, on_closed: Callable[[], None]) -> None:
+        """`client` may still be connecting; until it has, methods raise DependencyUnavailable."""
+        self._client = client
+        self._jetstream = JetStreamContext(client, timeout=_PUBLISH_SECONDS)
+        self._service = service
+        self._on_closed = on_closed
+        self._closing = False
+        self._outgoing_nudges: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
+        self._reconnect_listeners: set[Callable[[], None]] = set()
+        # How often this process had to make a stream: more than once means that the broker lost its store.
+        self.streams_created = 0
+
+    def require_connection(self) -> Client:
+        """The connected client; raises DependencyUnavailable while there is no connection."""
+        if not self._client.is_connected:
+            raise DependencyUnavailable("nats")
+        return self._client
+
+    async def probe(self) -> None:
+        """Ask JetStream for an answer; raises DependencyUnavailable."""
+        with translated():
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._connected_jetstream().account_info()
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        message_id: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish and wait for the stream's acknowledgement; raises DependencyUnavailable after 5 s without one."""
+        outgoing = Outgoing(subject=subject, data=data, message_id=message_id, headers=headers or {})
+        if not await self.publish_all([outgoing]):
+            raise DependencyUnavailable("nats")
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Publish all at once; the ids of those a stream acknowledged within 5 s."""
+        futures: dict[str, asyncio.Future[PubAck]] = {}
+        with translated():
+            jetstream = self._connected_jetstream()
+            for message in messages:
+                futures[message.message_id] = await jetstream.publish_async(
+                    message.subject,
+                    message.data,
+                    headers={**message.headers, MESSAGE_ID: message.message_id},
+                )
+        await asyncio.wait(futures.values(), timeout=_PUBLISH_SECONDS)
+        for future in futures.values():
+            future.cancel()
+        return [id_ for id_, future in futures.items() if not future.cancelled() and future.exception() is None]
+
+    async def ensure_stream(self, name: str, subjects: Sequence[str]) -> None:
+        """Make the stream, or bring its configuration up to date."""
+        config = StreamConfig(
+            name=name,
+            subjects=list(subjects),
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_age=_MAX_AGE,
+            max_bytes=_MAX_BYTES,
+            duplicate_window=_DUPLICATE_WINDOW,
+        )
+        with translated():
+            jetstream = self._connected_jetstream()
+            try:
+                info = await jetstream.add_stream(config)
+            except BadRequestError:
+                info = await jetstream.update_stream(config)
+        if info.did_create:
+            self.streams_created += 1
+            _log.info("stream made", stream=name)
+
+    async def ensure_service_stream(self) -> None:
+        """The stream that carries this service's jobs and facts."""
+        await self.ensure_stream(
+            stream_of(self._service),
+            [subject(self._service, "jobs.>"), subject(self._service, "events.>")],
+        )
+
+    async def ensure_consumer(self, stream: str, config: ConsumerConfig) -> None:
+        """Make the durable consumer, or bring its configuration up to date; our own stream too, should it be gone."""
+        if stream == stream_of(self._service):
+            await self.ensure_service_stream()
+        with translated():
+            await self._connected_jetstream().add_consumer(stream, config)
+
+    async def backlog(self, stream: str, durable: str) -> int | None:
+        """How many messages the consumer has still to deliver; None when the broker knows no such consumer."""
+        with translated():
+            try:
+                info = await self._connected_jetstream().consumer_info(stream, durable)
+            except NotFoundError:
+                return None
+        return info.num_pending or 0
+
+    def nudge(self, topic: str) -> None:
+        """Wake whoever waits for `topic`, in any process; best effort, returns at once."""
+        with suppress(asyncio.QueueFull):
+            self._outgoing_nudges.put_nowait(topic)
+
+    @asynccontextmanager
+    async def nudges(self, topic: str) -> AsyncIterator[asyncio.Event]:
+        """An event set by each nudge for `topic`; without a connection none come, so poll as well."""
+        nudged = asyncio.Event()
+
+        async def wake(_: Msg) -> None:
+            nudged.set()
+
+        subscription = None
+        with suppress(NatsError, DependencyUnavailable):
+            subscription = await self.require_connection().subscribe(self._nudge_subject(topic), cb=wake)
+        try:
+            yield nudged
+        finally:
+            if subscription is not None:
+                with suppress(NatsError):
+                    await subscription.unsubscribe()
+
+    def on_reconnect(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each reconnection, until the function this returns is called."""
+        self._reconnect_listeners.add(listener)
+        return lambda: self._reconnect_listeners.discard(listener)
+
+    async def run(self, url: str) -> None:
+        """Connect, however long that takes, and carry nudges for ever."""
+        await self._client.connect(
+            url,
+            name=f"loremesh-{self._service}",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            # A hung broker is noticed after 15 s; the default would be six minutes.
+            ping_interval=5,
+            max_outstanding_pings=2,
+            error_cb=_report_error,
+            disconnected_cb=_report_disconnected,
+            reconnected_cb=self._reconnected,
+            closed_cb=self._closed,
+        )
+        _log.info("nats connected")
+        while True:
+            topic = await self._outgoing_nudges.get()
+            with suppress(NatsError):
+                await self._client.publish(self._nudge_subject(topic))
+
+    async def close(self) -> None:
+        """Flush and close for good."""
+        self._closing = True
+        await self._client.close()
+
+    def _connected_jetstream(self) -> JetStreamContext:
+        self.require_connection()
+        return self._jetstream
+
+    def _nudge_subject(self, topic: str) -> str:
+        return subject(self._service, f"nudges.{_UNTOKENABLE.sub('_', topic)}")
+
+    async def _reconnected(self) -> None:
+        _log.info("nats reconnected")
+        for listener in tuple(self._reconnect_listeners):
+            listener()
+
+    async def _closed(self) -> None:
+        if not self._closing:
+            _log.critical("nats gave up the connection")
+            self._on_closed()
+
+
+def stream_of(service: str) -> str:
+    """The name of a service's stream."""
+    return service.upper()
+
+
+def subject(service: str, rest: str) -> str:
+    """`loremesh.<service>.<rest>`."""
+    return f"loremesh.{service}.{rest}"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever the client raises becomes DependencyUnavailable."""
+    try:
+        yield
+    except (NatsError, TimeoutError, OSError) as error:
+        _log.warning("nats failed", error=repr(error))
+        raise DependencyUnavailable("nats") from error
+
+
+async def _report_error(error: Exception) -> None:
+    _log.debug("nats error", error=repr(error))
+
+
+async def _report_disconnected() -> None:
+    _log.warning("nats disconnected")
+
+
+def end_process() -> None:
+    """Ask this process to stop, so that its supervisor starts it afresh."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    service: str,
+    on_closed: Callable[[], None] = end_process,
+) -> AsyncIterator[Bus]:
+    """A bus that connects in the background and stays connected; `on_closed` is called if it cannot any more."""
+    bus = Bus(client=Client(), service=service, on_closed=on_closed)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(bus.run(url))
+        try:
+            yield bus
+        finally:
+            running.cancel()
+            await bus.close()

@@ -1,0 +1,133 @@
+"""Jobs: work accepted with the change that asks for it, done by whichever worker holds the lease."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from loremesh_kit import identity
+from loremesh_kit.ids import new_id
+from loremesh_kit.outbox import OUTBOX
+from loremesh_kit.postgres import Row, touch
+from loremesh_kit.telemetry import traces
+
+# A job with a delay is announced by the sweeper when it is due.
+_ENQUEUE = """
+WITH job AS (
+    INSERT INTO jobs (
+        tenant, id, kind, subject_id, principal, request_id, traceparent, payload, priority, max_attempts,
+        due_at, deadline, announced_at, announcements
+    ) VALUES (
+        %(tenant)s, %(id)s, %(kind)s, %(subject_id)s, %(principal)s, %(request_id)s, %(traceparent)s, %(payload)s,
+        %(priority)s, %(max_attempts)s, now() + make_interval(secs => %(delay)s), %(deadline)s,
+        CASE WHEN %(delay)s = 0 THEN now() END, CASE WHEN %(delay)s = 0 THEN 1 ELSE 0 END
+    )
+)
+INSERT INTO outbox (tenant, id, subject, data, keep)
+SELECT %(tenant)s, %(id)s || '.1', 'jobs.' || %(kind)s,
+    jsonb_build_object('tenant', %(tenant)s::text, 'job_id', %(id)s::text), false
+WHERE %(delay)s = 0
+"""
+
+_COMPLETE = """
+UPDATE jobs SET state = 'SUCCEEDED', lease_until = NULL, finished_at = now()
+WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
+"""
+
+_CANCEL = """
+UPDATE jobs SET state = 'CANCELLED', fence = fence + 1, lease_until = NULL, finished_at = now()
+WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING')
+"""
+
+
+class FenceLost(Exception):  # noqa: N818 - named for what happened
+    """The job went to another worker or was cancelled; whatever this one would commit must not count."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a worker needs to know of how its handler got on."""
+
+    completed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One claim of a job: the fence is this claim's own, and only its holder may commit."""
+
+    id: str
+    tenant: str
+    principal: str
+    request_id: str
+    kind: str
+    payload: dict[str, Any]
+    attempt: int
+    fence: int
+    max_attempts: int
+    subject_id: str
+    deadline: datetime | None = None
+    traceparent: str = ""
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
+
+
+class Handler(Protocol):
+    """Does one kind of job, at least once and in the end with one effect."""
+
+    async def __call__(self, job: Job) -> None:
+        """Do it, and call `complete` in the last transaction; raise a ServiceError to fail the attempt."""
+        ...
+
+
+async def enqueue(
+    connection: AsyncConnection[Row],
+    *,
+    kind: str,
+    payload: Mapping[str, Any],
+    subject_id: str,
+    priority: int = 0,
+    delay: float = 0,
+    max_attempts: int = 8,
+    deadline: datetime | None = None,
+) -> str:
+    """Accept a job in the caller's transaction, under the caller's identity; returns its id.
+
+    `payload` holds ids, not content; `subject_id` is the resource worked for; `delay` is in seconds. Once the
+    transaction commits the job will be done or dead-lettered, whatever dies meanwhile.
+    """
+    caller, job_id = identity.current(), new_id()
+    await connection.execute(
+        _ENQUEUE,
+        {
+            "tenant": caller.tenant,
+            "id": job_id,
+            "kind": kind,
+            "subject_id": subject_id,
+            "principal": caller.principal,
+            "request_id": caller.request_id,
+            "traceparent": traces.current_traceparent(),
+            "payload": Jsonb(dict(payload)),
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "delay": float(delay),
+            "deadline": deadline,
+        },
+    )
+    touch(connection, OUTBOX)
+    return job_id
+
+
+async def complete(connection: AsyncConnection[Row], job: Job) -> None:
+    """Mark the job done, in the transaction of its effect; raises FenceLost, which undoes the effect."""
+    cursor = await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
+    if cursor.rowcount != 1:
+        raise FenceLost(job.id)
+    job.progress.completed = True
+
+
+async def cancel(connection: AsyncConnection[Row], job_id: str) -> bool:
+    """Cancel a job of the caller's tenant unless it is finished; its worker can commit nothing from then on."""
+    cursor = await connection.execute(_CANCEL, [identity.current().tenant, job_id])
+    return cursor.rowcount == 1

@@ -1,0 +1,229 @@
+"""The job worker: claims announced jobs, runs their handlers under a lease, and always says how it ended."""
+
+import asyncio
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from loremesh_kit import deadline, identity
+from loremesh_kit.consumer import Consumer
+from loremesh_kit.errors import AttemptsExhausted, DeadlineExceeded, Internal, ServiceError
+from loremesh_kit.events import Bus, Message, stream_of, subject
+from loremesh_kit.jobs import FenceLost, Handler, Job
+from loremesh_kit.leases import Leases, OnDead
+from loremesh_kit.loops import repeat, unless
+from loremesh_kit.postgres import Database
+from loremesh_kit.sweeper import JOBS_CONSUMER, Sweeper
+from loremesh_kit.telemetry import metrics, traces
+
+_HEARTBEATS_PER_LEASE = 3
+_FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 300.0
+_NAK_SECONDS = 5.0
+_CANCEL_SECONDS = 3.0
+_log = structlog.get_logger(__name__)
+
+
+class JobWorker:
+    """Runs up to `concurrency` jobs at once, and the sweeper that finds the jobs of dead workers."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bus: Bus,
+        service: str,
+        handlers: Mapping[str, Handler],
+        on_dead: OnDead,
+        concurrency: int,
+        lease: float = 15.0,
+        grace: float = 10.0,
+        attempt_seconds: float = 3600.0,
+    ) -> None:
+        """Take what a worker needs; `on_dead` runs in the transaction that writes the dead letter.
+
+        `lease` is how many seconds a silent worker keeps its jobs, `grace` how many they get to finish at a stop,
+        `attempt_seconds` how many one attempt may take.
+        """
+        self._handlers = handlers
+        self._on_dead = on_dead
+        self._concurrency = concurrency
+        self._grace = grace
+        self._attempt_seconds = attempt_seconds
+        self._leases = Leases(database=database, seconds=lease)
+        self._sweeper = Sweeper(database=database, bus=bus, service=service)
+        self._consumer = Consumer(
+            bus=bus,
+            stream=stream_of(service),
+            durable=JOBS_CONSUMER,
+            subjects=[subject(service, "jobs.>")],
+        )
+        self._in_hand: dict[asyncio.Task[None], Job] = {}
+        self._slot_free = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what is in hand within the grace period and hand back the rest."""
+        finished = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(repeat(lambda: self._heartbeat(finished), stop=finished, name="job heartbeat"))
+            group.create_task(self._sweeper.run(stop))
+            await repeat(lambda: self._fetch(group, stop), stop=stop, name="job fetch")
+            await self._stop_working()
+            finished.set()
+
+    async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Take as many messages as there are free slots, claim their jobs in one statement, and start them."""
+        free = self._concurrency - len(self._in_hand)
+        if free == 0:
+            self._slot_free.clear()
+            await unless(stop, self._slot_free.wait())
+            return
+        messages = await unless(stop, self._consumer.take(free))
+        if not messages:
+            return
+        try:
+            jobs = await self._leases.claim([key for message in messages if (key := _key(message))])
+        except ServiceError:
+            for message in messages:
+                await message.nak(_NAK_SECONDS)
+            raise
+        for job in jobs:
+            task = group.create_task(self._work(job), name=f"job {job.kind} {job.id}")
+            self._in_hand[task] = job
+            task.add_done_callback(self._let_go)
+        metrics.JOBS_IN_HAND.set(len(self._in_hand))
+        # The claim is committed: from here on the lease stands for the message.
+        for message in messages:
+            await message.ack()
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._in_hand.pop(task)
+        self._slot_free.set()
+        metrics.JOBS_IN_HAND.set(len(self._in_hand))
+
+    async def _heartbeat(self, finished: asyncio.Event) -> None:
+        """Extend all leases in one statement, and stop the work on jobs that are no longer ours."""
+        await unless(finished, asyncio.sleep(self._leases.seconds / _HEARTBEATS_PER_LEASE))
+        running = {task: job for task, job in self._in_hand.items() if not job.progress.completed}
+        if not running:
+            return
+        ours = await self._leases.extend(running.values())
+        for task, job in running.items():
+            if job.id not in ours and not job.progress.completed:
+                _log.info("job lost", job_id=job.id, kind=job.kind)
+                task.cancel()
+
+    async def _work(self, job: Job) -> None:
+        started = time.perf_counter()
+        with _in_force(job):
+            outcome = await self._outcome(job)
+            seconds = time.perf_counter() - started
+            metrics.JOBS_FINISHED.labels(job.kind, outcome).inc()
+            metrics.JOB_SECONDS.labels(job.kind).observe(seconds)
+            _log.info("job", outcome=outcome, attempt=job.attempt, milliseconds=round(seconds * 1000, 2))
+
+    async def _outcome(self, job: Job) -> str:
+        try:
+            error = await self._attempt(job)
+            return "succeeded" if error is None else await self._fail(job, error)
+        except FenceLost:
+            return "lost"
+        except ServiceError as failure:
+            # Not even the failure could be written: the lease runs out and another worker takes over.
+            _log.warning("job left to its lease", reason=failure.reason)
+            return "left"
+
+    async def _attempt(self, job: Job) -> ServiceError | None:
+        """Run the handler; what went wrong, if anything. Raises FenceLost."""
+        if job.attempt > job.max_attempts:
+            return AttemptsExhausted(attempts=job.max_attempts)
+        try:
+            await self._handle(job)
+        except FenceLost:
+            raise
+        except ServiceError as error:
+            return error
+        except Exception:  # noqa: BLE001 - the outermost edge
+            _log.exception("job handler failed")
+            return Internal(request_id=job.request_id)
+        if job.progress.completed:
+            return None
+        _log.error("job handler returned without completing the job")
+        return Internal(request_id=job.request_id)
+
+    async def _handle(self, job: Job) -> None:
+        seconds = min(self._attempt_seconds, _seconds_to(job.deadline))
+        with deadline.scope(seconds):
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._handlers[job.kind](job)
+            except TimeoutError as error:
+                if deadline.remaining() == 0:
+                    raise DeadlineExceeded from error
+                raise
+
+    async def _fail(self, job: Job, error: ServiceError) -> str:
+        """Have the job tried again, or give it up when that is of no use; raises FenceLost."""
+        if error.retryable and job.attempt < job.max_attempts and _seconds_to(job.deadline) > 0:
+            await self._leases.retry(job, error, delay=_backoff(job, error))
+            return "retried"
+        await self._leases.give_up(job, error, self._on_dead)
+        _log.warning("job given up", reason=error.reason, error=error.message, subject_id=job.subject_id)
+        return "dead"
+
+    async def _stop_working(self) -> None:
+        with suppress(ServiceError):
+            await self._consumer.close()
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=self._grace)
+        late = dict(self._in_hand)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+            with suppress(ServiceError):
+                await self._leases.hand_back(late.values())
+            _log.info("jobs handed back", jobs=len(late))
+
+
+@contextmanager
+def _in_force(job: Job) -> Iterator[None]:
+    """The job's identity, log context and trace."""
+    caller = identity.Identity(tenant=job.tenant, principal=job.principal, request_id=job.request_id)
+    carrier = {traces.TRACEPARENT: job.traceparent}
+    attributes = {"job.id": job.id, "job.kind": job.kind}
+    with (
+        identity.scope(caller),
+        structlog.contextvars.bound_contextvars(job_id=job.id, kind=job.kind),
+        traces.span(f"job {job.kind}", kind=SpanKind.CONSUMER, carrier=carrier, attributes=attributes),
+    ):
+        yield
+
+
+def _key(message: Message) -> Mapping[str, str] | None:
+    """The announced job's tenant and id; None for what no relay of ours wrote."""
+    try:
+        body = json.loads(message.data)
+    except ValueError:
+        return None
+    match body:
+        case {"tenant": str(tenant), "job_id": str(job_id)}:
+            return {"tenant": tenant, "job_id": job_id}
+    return None
+
+
+def _seconds_to(instant: datetime | None) -> float:
+    return math.inf if instant is None else max(0.0, (instant - datetime.now(UTC)).total_seconds())
+
+
+def _backoff(job: Job, error: ServiceError) -> float:
+    longest = min(_LAST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** (job.attempt - 1))
+    jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries
+    return max(error.retry_after or 0.0, jittered)

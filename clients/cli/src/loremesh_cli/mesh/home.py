@@ -23,6 +23,8 @@ class Home:
         self.secrets = self.root / "secrets.json"
         self.logs = self.root / "logs"
         self.build = self.root / "build"
+        self.descriptor = self.build / "descriptor.binpb"
+        self.envoy = self.build / "envoy.yaml"
 
     def log(self, name: str) -> Path:
         """Return the log file of one process."""

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from loremesh_cli.mesh.processes import ProcessId, sweep_group
 from loremesh_cli.mesh.program import Program
@@ -38,7 +39,7 @@ class Keeper:
         quick_crashes = 0
         with self._busy():
             while not self._told_to_stop.is_set():
-                seconds, how = await self._run()
+                seconds, how = await self._run(self._watch)
                 if self._told_to_stop.is_set():
                     break
                 quick_crashes = quick_crashes + 1 if seconds < QUICK_SECONDS else 1
@@ -52,7 +53,7 @@ class Keeper:
     async def run_once(self) -> None:
         """Run a step of the start to its end; it is done when its status is 0."""
         with self._busy():
-            self.part.seconds, how = await self._run()
+            self.part.seconds, how = await self._run(self._limit)
             if self._told_to_stop.is_set():
                 self._say(Phase.STOPPED)
             elif how == "ended with status 0":
@@ -74,8 +75,8 @@ class Keeper:
             self.settled.set()
             self._idle.set()
 
-    async def _run(self) -> tuple[float, str]:
-        """Run one process to its end; return how long it lived and how it ended."""
+    async def _run(self, accompany: Callable[[Process], Coroutine[Any, Any, None]]) -> tuple[float, str]:
+        """Run one process to its end; return how long it lived, in seconds, and how it ended."""
         began = asyncio.get_running_loop().time()
         try:
             process = await self._spawn()
@@ -83,7 +84,7 @@ class Keeper:
             return 0.0, f"could not be started: {error}"
         try:
             async with asyncio.TaskGroup() as group:
-                companions = [group.create_task(self._watch(process)), group.create_task(self._end_when_told(process))]
+                companions = [group.create_task(accompany(process)), group.create_task(self._end_when_told(process))]
                 status = await process.wait()
                 for companion in companions:
                     companion.cancel()
@@ -115,9 +116,16 @@ class Keeper:
                 process.kill()
                 return
             await asyncio.sleep(PROBE_SECONDS)
-        self.part.seconds = loop.time() - began
-        self._say(Phase.READY)
         self.settled.set()
+        if not self._told_to_stop.is_set():
+            self.part.seconds = loop.time() - began
+            self._say(Phase.READY)
+
+    async def _limit(self, process: Process) -> None:
+        """End a step which takes too long."""
+        await asyncio.sleep(self.program.start_seconds)
+        logger.warning("%s was not done after %.0f s: killed", self.program.name, self.program.start_seconds)
+        process.kill()
 
     async def _end_when_told(self, process: Process) -> None:
         await self._told_to_stop.wait()

@@ -76,14 +76,18 @@ class Plan:
         directory, port = self.home.root / "postgres", self.ports["postgres"]
         needs: tuple[str, ...] = ()
         if not postgres.exists(directory):
-            yield Unit(program=_step("create-postgres", "postgres", str(self.home.root)), once=True)
+            yield Unit(program=_step("create-postgres", "loremesh_cli.mesh.postgres", str(self.home.root)), once=True)
             needs = ("create-postgres",)
         yield Unit(program=postgres.program(directory, port=port), needs=needs, address=_address(port))
 
     def _databases(self, needs: tuple[str, ...]) -> Unit:
         create = () if self.caller.get("DATABASE_URL") else ("--create",)
         program = _step(
-            "databases", "databases", str(self.home.root), *create, **{databases.ADMIN_VARIABLE: self._admin_url()}
+            "databases",
+            "loremesh_cli.mesh.databases",
+            str(self.home.root),
+            *create,
+            **{databases.ADMIN_VARIABLE: self._admin_url()},
         )
         return Unit(program=program, needs=needs, once=True)
 
@@ -98,13 +102,18 @@ class Plan:
             yield Unit(program=program, needs=needs, address=_address(self.ports[service]))
 
     def _front_door(self) -> Iterator[Unit]:
-        yield Unit(program=_step("configure-gateway", "gateway", str(self.home.root)), once=True)
+        yield Unit(program=_step("contracts", "loremesh_edge.contracts", str(self.home.descriptor)), once=True)
+        yield Unit(program=_step("configure-gateway", "loremesh_cli.mesh.gateway", str(self.home.root)), once=True)
         yield Unit(
-            program=envoy.program(self.home.build / "envoy.yaml", admin_port=self.ports["gateway-admin"]),
-            needs=("configure-gateway", *services.SERVICES),
+            program=envoy.program(self.home.envoy, admin_port=self.ports["gateway-admin"]),
+            needs=("contracts", "configure-gateway", *services.SERVICES),
             address=_address(self.ports["gateway"]),
         )
-        yield Unit(program=_step("check", "front_door", str(self.ports["gateway"])), needs=("gateway",), once=True)
+        yield Unit(
+            program=_step("check", "loremesh_cli.mesh.front_door", str(self.ports["gateway"])),
+            needs=("gateway",),
+            once=True,
+        )
 
     def _environment(self, service: str, *, migrates: bool = False) -> dict[str, str]:
         """Return a service's environment: ours, then what the caller says, then where this mesh itself is."""
@@ -166,7 +175,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _step(name: str, module: str, *arguments: str, **environment: str) -> Program:
-    command = (sys.executable, "-m", f"loremesh_cli.mesh.{module}", *arguments)
+    command = (sys.executable, "-m", module, *arguments)
     return Program(name=name, command=command, environment=plain_environment(**environment), start_seconds=120.0)
 
 

@@ -45,7 +45,7 @@ class Program:
 
     name: str
     command: tuple[str, ...]
-    ready: Callable[[], bool] = bool  # never: for steps, which end instead
+    ready: Callable[[], bool] = bool  # steps are never ready: they end
     environment: Mapping[str, str] = field(default_factory=plain_environment)
     directory: Path | None = None
     account: Account | None = None

@@ -1,0 +1,94 @@
+"""What a mesh consists of, by what its caller's environment says."""
+
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+
+import pytest
+from loremesh_cli.mesh.credentials import Credentials
+from loremesh_cli.mesh.home import Home
+from loremesh_cli.mesh.plan import Plan, outside, port_names
+from loremesh_cli.mesh.unit import Unit
+
+pytestmark = pytest.mark.unit
+
+CREDENTIALS = Credentials()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def units(home: Home, caller: Mapping[str, str] = {}) -> dict[str, Unit]:
+    numbers = dict(zip(["gateway", *port_names()], count(20_000)))
+    plan = Plan(home=home, ports=numbers, credentials=CREDENTIALS, caller=caller)
+    return {unit.name: unit for unit in plan.units()}
+
+
+def environment(unit: Unit) -> Mapping[str, str]:
+    return unit.program.environment
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "gone"),
+    [
+        ("DATABASE_URL", "postgresql://admin:pw@db.example:5432/loremesh", "postgres"),
+        ("NATS_URL", "nats://nats.example:4222", "nats"),
+        ("S3_ENDPOINT_URL", "https://s3.example", "seaweedfs"),
+        ("OPENAI_API_KEY", "sk-secret", "local-model"),
+        ("OPENAI_BASE_URL", "http://models.example/v1", "local-model"),
+    ],
+)
+def test_an_outside_server_takes_the_place_of_ours(home: Home, variable: str, value: str, gone: str) -> None:
+    assert gone in units(home)
+    with_outside = units(home, {variable: value})
+    assert gone not in with_outside
+    assert all(gone not in unit.needs for unit in with_outside.values())
+    assert environment(with_outside["agent"])[variable] == value
+
+
+def test_what_is_told_of_outside_servers_holds_no_secret() -> None:
+    said = outside({"DATABASE_URL": "postgresql://admin:pw@db.example:5432/x", "OPENAI_API_KEY": "sk-secret"})
+    assert said == {"postgres": "db.example:5432", "local-model": "OPENAI_API_KEY"}
+
+
+def test_everything_needed_comes_before_what_needs_it(home: Home) -> None:
+    seen: set[str] = set()
+    for unit in units(home).values():
+        assert set(unit.needs) <= seen
+        seen.add(unit.name)
+
+
+def test_the_database_is_created_at_the_first_start_only(home: Home) -> None:
+    assert "create-postgres" in units(home)
+    (home.root / "postgres" / "data").mkdir(parents=True)
+    (home.root / "postgres" / "data" / "PG_VERSION").touch()
+    assert "create-postgres" not in units(home)
+
+
+def test_a_service_has_its_own_plain_role_and_no_other_password(home: Home) -> None:
+    ingestion = environment(units(home)["ingestion"])
+    assert f"//ingestion:{CREDENTIALS.ingestion}@" in ingestion["INGESTION_DATABASE_URL"]
+    others = (CREDENTIALS.postgres, CREDENTIALS.ingestion_owner, CREDENTIALS.agent, CREDENTIALS.agent_owner)
+    assert not [value for value in ingestion.values() for secret in others if secret in value]
+    assert not [value for value in environment(units(home)["edge"]).values() if CREDENTIALS.ingestion in value]
+
+
+def test_only_the_migration_has_the_owners_password(home: Home) -> None:
+    assert CREDENTIALS.agent_owner in environment(units(home)["migrate-agent"])["AGENT_MIGRATE_DATABASE_URL"]
+
+
+def test_the_callers_settings_of_a_service_reach_it(home: Home) -> None:
+    assert environment(units(home, {"AGENT_TOP_K": "3"})["agent"])["AGENT_TOP_K"] == "3"
+
+
+def test_addresses_of_another_mesh_in_the_callers_environment_are_not_taken_over(home: Home) -> None:
+    agent = environment(units(home, {"AGENT_LISTEN": "x:1", "INGESTION_TARGET": "x:2"})["agent"])
+    assert agent["AGENT_LISTEN"].startswith("127.0.0.1:")
+    assert agent["INGESTION_TARGET"].startswith("127.0.0.1:")
+
+
+def test_servers_do_not_see_the_callers_keys(home: Home) -> None:
+    for name in ("postgres", "nats", "seaweedfs", "gateway"):
+        assert "ANTHROPIC_API_KEY" not in environment(units(home, {"ANTHROPIC_API_KEY": "k"})[name])

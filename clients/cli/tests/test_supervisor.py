@@ -1,0 +1,166 @@
+"""The supervisor with small programs of the test's own."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from loremesh_cli.mesh import leftovers, state
+from loremesh_cli.mesh.home import Home
+from loremesh_cli.mesh.processes import ProcessId
+from loremesh_cli.mesh.program import Program
+from loremesh_cli.mesh.state import MeshState, Part, Phase
+from loremesh_cli.mesh.supervisor import Supervisor
+from loremesh_cli.mesh.unit import Unit
+
+pytestmark = pytest.mark.conformance
+
+SECONDS = 20
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path)
+    home.make()
+    return home
+
+
+def program(name: str, source: str, *, ready: Callable[[], bool] = lambda: True, stop_seconds: float = 5) -> Program:
+    return Program(name=name, command=(sys.executable, "-c", source), ready=ready, stop_seconds=stop_seconds)
+
+
+def lasting(name: str, *needs: str) -> Unit:
+    return Unit(program=program(name, "import time; print('up', flush=True); time.sleep(60)"), needs=needs)
+
+
+def step(name: str, source: str, *needs: str) -> Unit:
+    return Unit(program=program(name, source), needs=needs, once=True)
+
+
+@asynccontextmanager
+async def running(units: Sequence[Unit], home: Home) -> AsyncIterator[MeshState]:
+    mesh = MeshState()
+    supervisor = Supervisor(units, home=home, state=mesh)
+    async with asyncio.timeout(SECONDS * 2), asyncio.TaskGroup() as group:
+        run = group.create_task(supervisor.run())
+        try:
+            yield mesh
+        finally:
+            supervisor.stop()
+            await run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is awaited is another process
+            await asyncio.sleep(0.02)
+
+
+async def test_units_start_after_what_they_need_and_stop_before_it(home: Home, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+
+    def unit(name: str, *needs: str) -> Unit:
+        source = (
+            "import signal, sys, time\n"
+            f"say = lambda word: open({str(journal)!r}, 'a').write(word + ' {name}\\n')\n"
+            "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\n"
+            f"say('start'); open({str(tmp_path / name)!r}, 'w').close(); time.sleep(60)"
+        )
+        return Unit(program=program(name, source, ready=(tmp_path / name).exists), needs=needs)
+
+    async with running([unit("store"), unit("service", "store"), unit("door", "service")], home) as mesh:
+        await until(lambda: mesh.phase is Phase.READY)
+    wanted = ["start store", "start service", "start door", "stop door", "stop service", "stop store"]
+    assert journal.read_text().splitlines() == wanted
+
+
+async def test_a_killed_process_is_replaced_and_that_is_said(home: Home) -> None:
+    async with running([lasting("server")], home) as mesh:
+        part = mesh.parts["server"]
+        await until(lambda: mesh.phase is Phase.READY)
+        first = part.process
+        assert first is not None
+        first.signal(signal.SIGKILL)
+        await until(lambda: part.phase is Phase.READY and part.process != first)
+        assert (part.restarts, part.message) == (1, "was ended by signal 9")
+
+
+async def test_a_program_that_crashes_at_once_is_given_up_with_its_last_words(home: Home) -> None:
+    crashing = Unit(program=program("server", "raise SystemExit('no such setting')", ready=lambda: False))
+    async with running([crashing, lasting("other", "server")], home) as mesh:
+        await until(lambda: mesh.phase is Phase.FAILED)
+        assert "5 times in a row" in mesh.parts["server"].message
+        assert mesh.parts["server"].message.endswith("no such setting")
+        await until(lambda: bool(mesh.parts["other"].message))
+        assert mesh.parts["other"].message == "needs server"
+
+
+async def test_a_program_that_is_not_there_is_given_up_and_stops_nothing_else(home: Home) -> None:
+    missing = Unit(program=Program(name="missing", command=("/no/such/program",), ready=lambda: False))
+    async with running([missing, lasting("server")], home) as mesh:
+        await until(lambda: mesh.parts["missing"].phase is Phase.FAILED)
+        assert mesh.parts["server"].phase is Phase.READY
+
+
+async def test_what_needs_a_failed_step_is_not_started(home: Home) -> None:
+    async with running([step("migrate", "raise SystemExit(3)"), lasting("service", "migrate")], home) as mesh:
+        await until(lambda: bool(mesh.parts["service"].message))
+        assert mesh.parts["migrate"].phase is Phase.FAILED
+        assert mesh.parts["service"].process is None
+
+
+async def test_a_process_deaf_to_its_signal_is_killed_when_its_time_is_up(home: Home) -> None:
+    source = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    log = home.log("deaf")
+    deaf = Unit(program=program("deaf", source, ready=lambda: "deaf" in log.read_text(), stop_seconds=0.3))
+    async with running([deaf], home) as mesh:
+        await until(lambda: mesh.phase is Phase.READY)
+        process = mesh.parts["deaf"].process
+    assert process is not None
+    assert not process.alive()
+
+
+async def test_children_of_a_killed_process_do_not_outlive_it(home: Home) -> None:
+    source = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    log = home.log("parent")
+    parent = Unit(program=program("parent", source, ready=lambda: log.read_text().endswith("\n")))
+    async with running([parent], home) as mesh:
+        await until(lambda: mesh.phase is Phase.READY)
+        child = ProcessId.of(int(log.read_text()))
+        assert child is not None
+        assert mesh.parts["parent"].process is not None
+        mesh.parts["parent"].process.signal(signal.SIGKILL)
+        await until(lambda: not child.alive())
+
+
+async def test_a_stop_during_the_start_ends_everything(home: Home) -> None:
+    slow = Unit(program=program("slow", "import time; time.sleep(60)", ready=lambda: False))
+    async with running([lasting("store"), slow, lasting("door", "slow")], home) as mesh:
+        await until(lambda: mesh.parts["slow"].process is not None)
+    assert mesh.phase is Phase.STOPPED
+    assert [part for part in mesh.parts.values() if part.process] == []
+
+
+async def test_what_a_killed_supervisor_left_running_is_ended_and_strangers_are_not(home: Home) -> None:
+    ours = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import time; time.sleep(60)", start_new_session=True
+    )
+    identity, us = ProcessId.of(ours.pid), ProcessId.of(os.getpid())
+    assert identity is not None
+    assert us is not None
+    reused = ProcessId(pid=us.pid, started=us.started - 1)
+    parts = {"server": Part(process=identity), "long ago": Part(process=reused)}
+    state.write(home.state, MeshState(parts=parts))
+    ended = await asyncio.to_thread(leftovers.end, home)
+    assert ended == ["server"]
+    assert await ours.wait() != 0

@@ -1,0 +1,124 @@
+"""A front door in this process: the public contracts, answered from memory, with faults on demand."""
+
+# ruff: noqa: N802 - rpcs have their names
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2 as pb
+from loremesh.ingestion.v1 import document_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass
+class FakeDocuments(document_pb2_grpc.DocumentServiceServicer):
+    """Keeps documents; `lose_answers` uploads are kept but answered UNAVAILABLE, `cut_after` ends a watch early."""
+
+    kept: dict[str, pb.Document] = field(default_factory=dict)
+    uploads: int = 0
+    watches: list[int] = field(default_factory=list)
+    lose_answers: int = 0
+    cut_after: int = 0
+    fail_with: str = ""
+
+    async def UploadDocument(
+        self, request_iterator: AsyncIterator[pb.UploadDocumentRequest], context: Context
+    ) -> pb.Document:
+        self.uploads += 1
+        content, filename = b"", ""
+        async for piece in request_iterator:
+            content, filename = content + piece.file.data, filename or piece.filename
+        if not content:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DOCUMENT_EMPTY")
+        document = pb.Document(
+            id=f"d{len(self.kept)}",
+            filename=filename,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size_bytes=len(content),
+        )
+        self.kept[document.id] = document
+        if self.lose_answers:
+            self.lose_answers -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+        return document
+
+    async def ListDocuments(self, request: pb.ListDocumentsRequest, context: Context) -> pb.ListDocumentsResponse:
+        del context
+        found = [each for each in self.kept.values() if request.sha256 in ("", each.sha256)]
+        return pb.ListDocumentsResponse(documents=found)
+
+    async def IndexDocument(self, request: pb.IndexDocumentRequest, context: Context) -> pb.IndexDocumentResponse:
+        del context
+        self.kept[request.document_id].state = pb.DOCUMENT_STATE_UPLOADED
+        return pb.IndexDocumentResponse(document=self.kept[request.document_id])
+
+    async def WatchDocument(
+        self, request: pb.WatchDocumentRequest, context: Context
+    ) -> AsyncIterator[pb.DocumentEvent]:
+        del context
+        self.watches.append(request.after_seq)
+        document = self.kept[request.document_id]
+        changed = pb.DocumentStateChanged(state=pb.DOCUMENT_STATE_PARSING)
+        last = pb.DocumentEvent(seq=3, ready=pb.DocumentReady(chunk_count=4))
+        if self.fail_with:
+            last = pb.DocumentEvent(seq=3, failed=pb.DocumentFailure(reason=self.fail_with, message="it is broken"))
+        progress = pb.IndexingProgress(batches_done=1, batches_total=2)
+        events = [pb.DocumentEvent(seq=1, state_changed=changed), pb.DocumentEvent(seq=2, progress=progress), last]
+        for event in events[request.after_seq :]:
+            if self.cut_after and event.seq > self.cut_after:
+                self.cut_after = 0
+                return
+            yield event
+        document.state = pb.DOCUMENT_STATE_FAILED if self.fail_with else pb.DOCUMENT_STATE_READY
+        document.chunk_count = 4
+
+
+@dataclass
+class FakeChat(chat_pb2_grpc.ChatServiceServicer):
+    """Streams the events it is given; refuses when it has a reason to."""
+
+    events: list[chat_pb2.ChatEvent] = field(default_factory=list)
+    refuse_with: str = ""
+
+    async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> AsyncIterator[chat_pb2.ChatEvent]:
+        del request
+        if self.refuse_with:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, self.refuse_with)
+        for event in self.events:
+            yield event
+
+
+async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
+    """Refuse a call the way the services do."""
+    packed = AnyMessage()
+    packed.Pack(ErrorInfo(reason=reason, domain="test.loremesh.dev"))
+    status = Status(code=code.value[0], message="in words", details=[packed])
+    await context.abort(code, "in words", (("grpc-status-details-bin", status.SerializeToString()),))
+
+
+@dataclass
+class FakeMesh:
+    url: str
+    documents: FakeDocuments
+    chat: FakeChat
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[FakeMesh]:
+    server = grpc.aio.server()
+    documents, chat = FakeDocuments(), FakeChat()
+    document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield FakeMesh(url=f"http://127.0.0.1:{port}", documents=documents, chat=chat)
+    await server.stop(None)

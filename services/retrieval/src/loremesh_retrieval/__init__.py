@@ -1,0 +1,1 @@
+"""The search index: finds passages, explains what it found, and keeps tenants apart."""

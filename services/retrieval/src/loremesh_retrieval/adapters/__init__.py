@@ -1,0 +1,1 @@
+"""One module per thing outside, and its twin in memory."""

@@ -1,0 +1,181 @@
+"""The index in this process: Qdrant Edge, the engine of the server without the server.
+
+Its calls hold the interpreter lock and its shards one process, so everything goes through one thread in small steps.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import qdrant_edge as edge
+from loremesh_kit import deadline
+from loremesh_kit.errors import DeadlineExceeded
+from loremesh_kit.filters import Filter
+
+from loremesh_retrieval.adapters import edge_requests
+from loremesh_retrieval.adapters.edge_shards import Shard, Shards
+from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk
+from loremesh_retrieval.domain.collections import check_dimension
+from loremesh_retrieval.domain.payloads import chunk_in, described, range_fields
+from loremesh_retrieval.domain.queries import chunks_of
+from loremesh_retrieval.domain.ranking import Hit
+from loremesh_retrieval.domain.scope import Scope
+from loremesh_retrieval.domain.search import Branch, QueryVectors
+
+T = TypeVar("T")
+_BATCH = 500
+_SECONDS = 30.0
+_OPEN_SECONDS = 300.0
+
+
+class EdgeIndex:
+    """Keeps each embedding model's chunks in a shard of its own below one directory."""
+
+    def __init__(self, *, shards: Shards, thread: ThreadPoolExecutor) -> None:
+        """`thread` has one worker, on which alone `shards` may be used."""
+        self._shards = shards
+        self._thread = thread
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, directory: Path) -> AsyncIterator[Self]:
+        """Open the index below `directory`; raises DataDirectoryInUseError."""
+        shards = Shards(directory)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edge") as thread:
+            index = cls(shards=shards, thread=thread)
+            await index._run(shards.open, seconds=_OPEN_SECONDS)
+            try:
+                yield index
+            finally:
+                await index._run(shards.close, seconds=_OPEN_SECONDS)
+
+    async def rank(
+        self,
+        model: str,
+        scope: Scope,
+        vectors: QueryVectors,
+        *,
+        limit: int,
+        filter_: Filter | None = None,
+        point_ids: Sequence[str] | None = None,
+    ) -> Mapping[Branch, list[Hit]]:
+        """See ports.ChunkSearch."""
+        seen = chunks_of(scope, filter_=filter_, point_ids=point_ids)
+        corpus = chunks_of(scope)
+
+        def on_thread() -> Mapping[Branch, list[Hit]]:
+            if (shard := self._shards.get(model)) is None:
+                return {}
+            if vectors.dense is not None:
+                check_dimension(model, expected=shard.dimension, actual=len(vectors.dense))
+            return edge_requests.rank(
+                shard.engine,
+                vectors,
+                limit=limit,
+                seen=edge_requests.where(seen),
+                corpus=edge_requests.where(corpus),
+            )
+
+        return await self._run(on_thread)
+
+    async def fetch(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, Chunk]:
+        """See ports.ChunkSearch."""
+
+        def on_thread() -> Mapping[str, Chunk]:
+            if (shard := self._shards.get(model)) is None:
+                return {}
+            records = shard.engine.retrieve(list(point_ids), True, False)  # noqa: FBT003 - it takes no keywords
+            found = ((str(record.id), chunk_in(scope, record.payload or {})) for record in records)
+            return {point_id: chunk for point_id, chunk in found if chunk is not None}
+
+        return await self._run(on_thread)
+
+    async def ping(self) -> None:
+        """Raise when the engine's thread is stuck."""
+        await self._run(lambda: None)
+
+    async def upsert(self, model: str, dimension: int, scope: Scope, chunks: Sequence[IndexedChunk]) -> None:
+        """See ports.ChunkStore."""
+
+        def on_thread() -> Shard:
+            shard = self._shards.get(model) or self._shards.create(model, dimension)
+            check_dimension(model, expected=shard.dimension, actual=dimension)
+            shard.index_ranges(range_fields(indexed.chunk.attributes for indexed in chunks))
+            points = edge_requests.points(scope, chunks)
+            shard.update(edge.UpdateOperation.upsert_points(points), points=len(points))
+            return shard
+
+        await self._durably(on_thread)
+
+    async def delete(self, model: str, scope: Scope, *, document_id: str = "", before_version: int = 0) -> int:
+        """See ports.ChunkStore."""
+        where = edge_requests.where(chunks_of(scope, document_id=document_id, before_version=before_version))
+        deleted = 0
+        async for ids in self._pages(model, where):
+            await self._update(model, edge.UpdateOperation.delete_points(ids), points=len(ids))
+            deleted += len(ids)
+        return deleted
+
+    async def describe(
+        self, model: str, scope: Scope, *, document_id: str, title: str, attributes: Mapping[str, Any]
+    ) -> None:
+        """See ports.ChunkStore."""
+        where = edge_requests.where(chunks_of(scope, document_id=document_id))
+        payload = described(title, attributes)
+        async for ids in self._pages(model, where):
+            operation = edge.UpdateOperation.set_payload(ids, payload)
+            await self._update(model, operation, points=len(ids), ranges=range_fields([attributes]))
+
+    async def count(self, model: str, scope: Scope, *, document_id: str = "", version: int = 0) -> int:
+        """See ports.ChunkStore."""
+        where = edge_requests.where(chunks_of(scope, document_id=document_id, version=version))
+
+        def on_thread() -> int:
+            shard = self._shards.get(model)
+            return shard.engine.count(edge.CountRequest(filter=where)) if shard else 0
+
+        return await self._run(on_thread)
+
+    async def _pages(self, model: str, where: edge.Filter) -> AsyncIterator[list[Any]]:
+        """Ids of the points that fulfil `where`, a batch at a time, so that searches get their turn between."""
+        offset: Any = None
+        while True:
+            ids, offset = await self._run(self._page, model, where, offset)
+            if ids:
+                yield ids
+            if offset is None:
+                return
+
+    def _page(self, model: str, where: edge.Filter, offset: Any) -> tuple[list[Any], Any]:
+        shard = self._shards.get(model)
+        if shard is None:
+            return [], None
+        request = edge.ScrollRequest(offset=offset, limit=_BATCH, filter=where, with_payload=False, with_vector=False)
+        records, following = shard.engine.scroll(request)
+        return [record.id for record in records], following
+
+    async def _update(
+        self, model: str, operation: edge.UpdateOperation, *, points: int, ranges: Sequence[str] = ()
+    ) -> None:
+        def on_thread() -> Shard | None:
+            if shard := self._shards.get(model):
+                shard.index_ranges(ranges)
+                shard.update(operation, points=points)
+            return shard
+
+        await self._durably(on_thread)
+
+    async def _durably(self, change: Callable[[], Shard | None]) -> None:
+        if shard := await self._run(change):
+            # On another thread: the disk takes its time, and searches need not wait for it.
+            await asyncio.to_thread(shard.sync)
+
+    async def _run(self, call: Callable[..., T], *arguments: Any, seconds: float = _SECONDS) -> T:
+        try:
+            async with asyncio.timeout(deadline.within(seconds)):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+        except TimeoutError as error:
+            raise DeadlineExceeded from error

@@ -1,0 +1,92 @@
+"""Our conditions and points in the types of qdrant-client."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from loremesh_retrieval.domain import queries
+from loremesh_retrieval.domain.chunks import IndexedChunk
+from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
+from loremesh_retrieval.domain.payloads import payload_of
+from loremesh_retrieval.domain.scope import Scope
+from loremesh_retrieval.domain.search import Branch, QueryVectors
+
+DENSE, SPARSE = "dense", "bm25"
+
+
+def collection(dimension: int) -> Mapping[str, Any]:
+    """How a collection is made: dense cosine and BM25 side by side, a graph for each tenant and none over them all."""
+    return {
+        "vectors_config": {DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
+        "sparse_vectors_config": {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        "hnsw_config": models.HnswConfigDiff(m=0, payload_m=16),
+    }
+
+
+def keyword_indexes() -> Mapping[str, models.KeywordIndexParams]:
+    """The payload indexes every collection has; only what all searches name gets graphs."""
+    keyword = models.KeywordIndexType.KEYWORD
+    indexes = {queries.TENANT: models.KeywordIndexParams(type=keyword, is_tenant=True)}
+    for name in queries.KEYWORDS:
+        indexes[name] = models.KeywordIndexParams(type=keyword, enable_hnsw=name == queries.VECTOR_STORE)
+    return indexes
+
+
+def where(conditions: All) -> models.Filter:
+    """A filter of the conditions."""
+    return models.Filter(must=[_condition(each) for each in conditions.conditions])
+
+
+def _condition(condition: Condition) -> models.Condition:
+    match condition:
+        case Holds(field, values):
+            return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
+        case Between(field=field):
+            bounds = models.Range(gt=condition.gt, gte=condition.gte, lt=condition.lt, lte=condition.lte)
+            return models.FieldCondition(key=field, range=bounds)
+        case IsPoint(ids):
+            return models.HasIdCondition(has_id=list(ids))
+        case All(inner):
+            return models.Filter(must=[_condition(each) for each in inner])
+        case Either(inner):
+            return models.Filter(should=[_condition(each) for each in inner])
+        case Never(inner):
+            return models.Filter(must_not=[_condition(inner)])
+
+
+def rankings(
+    vectors: QueryVectors, *, limit: int, seen: models.Filter, corpus: models.Filter
+) -> Mapping[Branch, models.QueryRequest]:
+    """A query for each branch; `corpus` is what term statistics are taken over."""
+    asked: dict[Branch, models.QueryRequest] = {}
+    if vectors.dense is not None:
+        asked[Branch.DENSE] = models.QueryRequest(query=list(vectors.dense), using=DENSE, filter=seen, limit=limit)
+    if vectors.sparse is not None:
+        asked[Branch.SPARSE] = models.QueryRequest(
+            query=models.SparseVector(indices=list(vectors.sparse.indices), values=list(vectors.sparse.values)),
+            using=SPARSE,
+            filter=seen,
+            limit=limit,
+            params=models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus)),
+        )
+    return asked
+
+
+def points(scope: Scope, chunks: Sequence[IndexedChunk]) -> list[models.PointStruct]:
+    """The points that hold the chunks."""
+    return [
+        models.PointStruct(
+            id=scope.point_id(indexed.chunk.chunk_id),
+            vector=_vectors(indexed),
+            payload=payload_of(scope, indexed.chunk),
+        )
+        for indexed in chunks
+    ]
+
+
+def _vectors(indexed: IndexedChunk) -> dict[str, Any]:
+    vectors: dict[str, Any] = {DENSE: list(indexed.dense)}
+    if indexed.sparse.indices:
+        vectors[SPARSE] = models.SparseVector(indices=list(indexed.sparse.indices), values=list(indexed.sparse.values))
+    return vectors

@@ -1,0 +1,39 @@
+"""A chunk of a document, and the vectors it is found by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A passage, with all it takes to find it in its document; offsets count code points, `end_char` is exclusive."""
+
+    chunk_id: str
+    document_id: str
+    document_version: int
+    index: int
+    title: str
+    content: str
+    attributes: Mapping[str, Any]
+    page: int | None
+    start_char: int
+    end_char: int
+    heading_path: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Weights of terms; `indices` are strictly increasing and as many as `values`."""
+
+    indices: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedChunk:
+    """A chunk with its vectors."""
+
+    chunk: Chunk
+    dense: Sequence[float]
+    sparse: SparseVector

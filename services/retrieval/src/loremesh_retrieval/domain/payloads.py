@@ -1,0 +1,67 @@
+"""A chunk as the payload of a point, and back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from loremesh_retrieval.domain.attributes import comparable, numbers, terms, times
+from loremesh_retrieval.domain.chunks import Chunk
+from loremesh_retrieval.domain.scope import Scope
+
+
+def payload_of(scope: Scope, chunk: Chunk) -> dict[str, Any]:
+    """What the index stores beside the vectors."""
+    return {
+        "tenant": scope.tenant,
+        "vector_store_id": scope.vector_store_id,
+        "chunk_id": chunk.chunk_id,
+        "document_id": chunk.document_id,
+        "document_version": chunk.document_version,
+        "index": chunk.index,
+        "content": chunk.content,
+        "page": chunk.page,
+        "start_char": chunk.start_char,
+        "end_char": chunk.end_char,
+        "heading_path": list(chunk.heading_path),
+        **described(chunk.title, chunk.attributes),
+    }
+
+
+def described(title: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a payload that changes when a document is described anew."""
+    seen = comparable(attributes)
+    return {
+        "title": title,
+        "attributes": dict(attributes),
+        "terms": terms(seen),
+        "numbers": numbers(seen),
+        "times": times(seen),
+    }
+
+
+def range_fields(attributes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The numeric fields by which these attributes are ordered."""
+    fields: dict[str, None] = {}
+    for each in attributes:
+        seen = comparable(each)
+        fields.update((f'numbers."{key}"', None) for key in numbers(seen))
+        fields.update((f'times."{key}"', None) for key in times(seen))
+    return list(fields)
+
+
+def chunk_in(scope: Scope, payload: Mapping[str, Any]) -> Chunk | None:
+    """The chunk a payload holds; None when it is not the scope's."""
+    if payload["tenant"] != scope.tenant or payload["vector_store_id"] != scope.vector_store_id:
+        return None
+    return Chunk(
+        chunk_id=payload["chunk_id"],
+        document_id=payload["document_id"],
+        document_version=payload["document_version"],
+        index=payload["index"],
+        title=payload["title"],
+        content=payload["content"],
+        attributes=payload["attributes"],
+        page=payload["page"],
+        start_char=payload["start_char"],
+        end_char=payload["end_char"],
+        heading_path=payload["heading_path"],
+    )

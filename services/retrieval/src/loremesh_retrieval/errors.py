@@ -1,0 +1,67 @@
+# ruff: noqa: N818 - errors are named for what happened, as the protos name their reasons
+"""Why retrieval refuses or fails a call.
+
+ServiceError
+├── InvalidField                    INVALID_ARGUMENT
+│   ├── AttributesInvalid                                ATTRIBUTES_INVALID
+│   └── QueryEmpty                                       QUERY_EMPTY
+├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
+├── DimensionMismatch               FAILED_PRECONDITION  DIMENSION_MISMATCH
+└── EmbeddingModelUnavailable       FAILED_PRECONDITION  EMBEDDING_MODEL_UNAVAILABLE
+
+The rest are the kit's own.
+"""
+
+from loremesh_kit.errors import Code, InvalidField, ServiceError
+
+
+class AttributesInvalid(InvalidField):
+    """An attribute has a value that no index can hold."""
+
+    reason = "ATTRIBUTES_INVALID"
+
+
+class QueryEmpty(InvalidField):
+    """The query holds nothing to search for."""
+
+    reason = "QUERY_EMPTY"
+
+    def __init__(self) -> None:
+        super().__init__("query must not be empty", field="query")
+
+
+class VectorStoreNotFound(ServiceError):
+    """The caller has no vector store of this id."""
+
+    code = Code.NOT_FOUND
+    reason = "VECTOR_STORE_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str) -> None:
+        super().__init__(
+            f"There is no vector store {vector_store_id!r}.",
+            metadata={"vector_store_id": vector_store_id},
+            resource=("loremesh.ingestion.v1.VectorStore", vector_store_id),
+        )
+
+
+class DimensionMismatch(ServiceError):
+    """A vector has another length than the index of its model."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "DIMENSION_MISMATCH"
+
+    def __init__(self, *, model: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"Vectors of {model} have {expected} values here, not {actual}.",
+            metadata={"model": model, "expected": str(expected), "actual": str(actual)},
+        )
+
+
+class EmbeddingModelUnavailable(ServiceError):
+    """The model of the vector store cannot be used: it is not configured, or its provider refuses for good."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "EMBEDDING_MODEL_UNAVAILABLE"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The embedding model {model!r} cannot be used now.", metadata={"model": model})

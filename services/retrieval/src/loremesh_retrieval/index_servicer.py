@@ -1,0 +1,87 @@
+"""IndexService: what ingestion writes."""
+
+from typing import Any
+
+from grpc import aio
+from loremesh.retrieval.v1 import index_pb2 as pb
+from loremesh.retrieval.v1.index_pb2_grpc import IndexServiceServicer
+
+from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk, SparseVector
+from loremesh_retrieval.indexing import IndexingEngine
+from loremesh_retrieval.structs import plain
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class IndexServicer(IndexServiceServicer):
+    """Writes and counts chunks."""
+
+    def __init__(self, *, engine: IndexingEngine) -> None:
+        self._engine = engine
+
+    async def UpsertChunks(self, request: pb.UpsertChunksRequest, context: Context) -> pb.UpsertChunksResponse:  # noqa: N802
+        """Write chunks."""
+        del context
+        count = await self._engine.upsert(
+            request.vector_store_id,
+            request.embedding_model,
+            request.dimension,
+            [_indexed_chunk(chunk) for chunk in request.chunks],
+        )
+        return pb.UpsertChunksResponse(upserted_count=count)
+
+    async def DeleteChunks(self, request: pb.DeleteChunksRequest, context: Context) -> pb.DeleteChunksResponse:  # noqa: N802
+        """Delete chunks."""
+        del context
+        count = await self._engine.delete(
+            request.vector_store_id,
+            request.embedding_model,
+            document_id=request.document_id,
+            before_version=request.before_version,
+        )
+        return pb.DeleteChunksResponse(deleted_count=count)
+
+    async def UpdateDocumentAttributes(  # noqa: N802
+        self, request: pb.UpdateDocumentAttributesRequest, context: Context
+    ) -> pb.UpdateDocumentAttributesResponse:
+        """Replace title and attributes."""
+        del context
+        await self._engine.describe(
+            request.vector_store_id,
+            request.embedding_model,
+            document_id=request.document_id,
+            title=request.title,
+            attributes=plain(request.attributes),
+        )
+        return pb.UpdateDocumentAttributesResponse()
+
+    async def CountChunks(self, request: pb.CountChunksRequest, context: Context) -> pb.CountChunksResponse:  # noqa: N802
+        """Count chunks."""
+        del context
+        count = await self._engine.count(
+            request.vector_store_id,
+            request.embedding_model,
+            document_id=request.document_id,
+            version=request.document_version,
+        )
+        return pb.CountChunksResponse(count=count)
+
+
+def _indexed_chunk(message: pb.IndexedChunk) -> IndexedChunk:
+    return IndexedChunk(
+        chunk=Chunk(
+            chunk_id=message.chunk_id.lower(),
+            document_id=message.document_id,
+            document_version=message.document_version,
+            index=message.index,
+            title=message.title,
+            content=message.content,
+            attributes=plain(message.attributes),
+            page=message.page if message.HasField("page") else None,
+            start_char=message.start_char,
+            end_char=message.end_char,
+            heading_path=tuple(message.heading_path),
+        ),
+        dense=tuple(message.dense),
+        sparse=SparseVector(tuple(message.sparse_indices), tuple(message.sparse_values)),
+    )

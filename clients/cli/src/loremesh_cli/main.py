@@ -6,6 +6,8 @@ import typer
 
 from loremesh_cli.commands import documents, lifecycle, questions
 from loremesh_cli.commands.doctor import doctor
+from loremesh_cli.commands.logs import logs
+from loremesh_cli.commands.status import status
 from loremesh_cli.errors import CommandError
 from loremesh_cli.output import Output
 
@@ -18,7 +20,7 @@ app = typer.Typer(
     help="Loremesh: documents in, sourced answers out. Statuses: 0 done, 1 failed, 2 asked wrongly, 3 no mesh answers.",
 )
 for command in (
-    lifecycle.up, lifecycle.down, lifecycle.status, lifecycle.logs, doctor,
+    lifecycle.up, lifecycle.down, status, logs, doctor,
     documents.ingest, questions.ask, questions.chat, questions.search,
 ):  # fmt: skip
     app.command()(command)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loremesh_cli.errors import CommandError
+
 DEFAULT_NAME = ".loremesh"
 
 
-class HomeError(Exception):
+class HomeError(CommandError):
     """The data directory cannot be used; the message says why and what to do."""
 
 
@@ -42,7 +44,7 @@ class Home:
             message = (
                 f"cannot write to the data directory {self.root} ({error.strerror}): choose another with --data-dir"
             )
-            raise HomeError(message) from error
+            raise HomeError(message, reason="DATA_DIRECTORY_UNUSABLE") from error
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -52,7 +54,7 @@ class Home:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 message = f"another mesh is running on {self.root}"
-                raise HomeError(message) from error
+                raise HomeError(message, reason="DATA_DIRECTORY_UNUSABLE") from error
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()

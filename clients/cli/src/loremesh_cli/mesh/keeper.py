@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from loremesh_cli.mesh.logfiles import last_words
 from loremesh_cli.mesh.processes import ProcessId, sweep_group
 from loremesh_cli.mesh.program import Program
-from loremesh_cli.mesh.running import last_lines
 from loremesh_cli.mesh.state import Part, Phase
 
 QUICK_SECONDS = 5.0
@@ -145,7 +145,7 @@ class Keeper:
 
     def _give_up(self, how: str) -> None:
         logger.error("%s %s: given up", self.program.name, how)
-        self._say(Phase.FAILED, f"{how}\n{last_lines(self._log)}")
+        self._say(Phase.FAILED, f"{how}\n{last_words(self._log)}")
 
     def _say(self, phase: Phase, message: str | None = None) -> None:
         self.part.phase = phase

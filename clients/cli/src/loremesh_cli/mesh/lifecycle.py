@@ -11,9 +11,10 @@ from pathlib import Path
 from loremesh_cli.errors import CommandError
 from loremesh_cli.mesh import leftovers
 from loremesh_cli.mesh.home import Home, repository
+from loremesh_cli.mesh.logfiles import last_words
 from loremesh_cli.mesh.ports import is_free
 from loremesh_cli.mesh.processes import ProcessId
-from loremesh_cli.mesh.running import last_lines, leash
+from loremesh_cli.mesh.running import leash
 from loremesh_cli.mesh.state import MeshState, Phase, read
 
 START_SECONDS = 240.0
@@ -66,7 +67,7 @@ def start(home: Home, *, gateway_port: int, tied: bool = False) -> RunningMesh:
     log_start = home.log("mesh").stat().st_size if home.log("mesh").exists() else 0
     supervisor = ProcessId.of(_spawn([*(leash(signal.SIGTERM) if tied else ()), *command], log=home.log("mesh")))
     if supervisor is None:
-        raise CommandError(f"the supervisor did not start:\n{last_lines(home.log('mesh'))}", reason="START_FAILED")
+        raise CommandError(f"the supervisor did not start:\n{last_words(home.log('mesh'))}", reason="START_FAILED")
     return RunningMesh(home, supervisor, log_start)
 
 

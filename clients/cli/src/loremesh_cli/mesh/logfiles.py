@@ -2,10 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 LIMIT_BYTES = 20 * 1024 * 1024
+QUOTED_LINES = 15
 
 
 def trim(folder: Path) -> None:
@@ -18,17 +20,23 @@ def trim(folder: Path) -> None:
 
 
 def tail(log: Path, *, count: int) -> list[str]:
-    """Return the last `count` lines."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 256 * (count + 1) * 4))
-        return file.read().decode(errors="replace").splitlines()[-count:]
+    """Return the last `count` lines; none where there is no log."""
+    if not log.exists():
+        return []
+    with log.open(errors="replace") as file:
+        return [line.rstrip("\n") for line in deque(file, maxlen=count)]
 
 
-def follow(logs: Sequence[Path], *, pause: float = 0.2) -> Iterator[tuple[str, str]]:
-    """Yield (log's name, line) for whatever is written from now on; never ends by itself."""
+def last_words(log: Path) -> str:
+    """Return the end of a log, as an error message quotes it."""
+    return "\n".join(tail(log, count=QUOTED_LINES))
+
+
+def follow(logs: Sequence[Path], *, until: Callable[[], bool], pause: float = 0.2) -> Iterator[tuple[str, str]]:
+    """Yield (log's name, line) for whatever is written from now on, as long as `until` says False."""
     places = {log: log.stat().st_size for log in logs}
     rests = dict.fromkeys(logs, b"")
-    while True:
+    while not until():
         for log in logs:
             size = log.stat().st_size
             places[log] = places[log] if size >= places[log] else 0

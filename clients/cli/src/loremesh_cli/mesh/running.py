@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loremesh_cli.mesh.logfiles import last_words
 from loremesh_cli.mesh.program import Program
 
 
@@ -47,10 +48,10 @@ def wait_until_ready(program: Program, process: "subprocess.Popen[bytes]", *, lo
     deadline = time.monotonic() + program.start_seconds
     while not program.ready():
         if process.poll() is not None:
-            message = f"{program.name} ended with status {process.returncode}:\n{last_lines(log)}"
+            message = f"{program.name} ended with status {process.returncode}:\n{last_words(log)}"
             raise StartFailedError(message)
         if time.monotonic() > deadline:
-            message = f"{program.name} was not ready after {program.start_seconds:.0f} s:\n{last_lines(log)}"
+            message = f"{program.name} was not ready after {program.start_seconds:.0f} s:\n{last_words(log)}"
             raise StartFailedError(message)
         time.sleep(0.02)
 
@@ -65,12 +66,3 @@ def stop(program: Program, process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait(program.stop_seconds)
     program.clean_up()
-
-
-def last_lines(log: Path, count: int = 15) -> str:
-    """Return the end of a log file, as text."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 16_384))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])

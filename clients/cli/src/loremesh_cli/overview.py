@@ -1,0 +1,69 @@
+"""A mesh at a glance: for programs, for people, and while it moves."""
+
+from rich.table import Table
+
+from loremesh_cli.mesh.processes import resident_bytes
+from loremesh_cli.mesh.state import MeshState, Phase
+from loremesh_cli.output import Output
+
+STYLES = {Phase.READY: "green", Phase.FAILED: "red", Phase.RESTARTING: "yellow", Phase.STOPPED: "dim"}
+MEBIBYTE = 1024 * 1024
+
+
+def describe(state: MeshState) -> dict[str, object]:
+    """Return a mesh's state for programs."""
+    parts = {
+        name: {
+            "phase": part.phase,
+            "address": part.address,
+            "pid": part.process.pid if part.process else None,
+            "memory_bytes": resident_bytes(part.process.pid) if part.process else 0,
+            "restarts": part.restarts,
+            "message": part.message,
+        }
+        for name, part in state.parts.items()
+    }
+    return {"phase": state.phase, "url": state.gateway_url, "external": state.external, "parts": parts}
+
+
+def show(state: MeshState, output: Output) -> None:
+    """Print what runs where."""
+    table = Table("what", "state", "where", "process", "memory", "", box=None, pad_edge=False)
+    total = 0
+    for name, part in state.parts.items():
+        if part.phase is Phase.DONE:
+            continue
+        memory = resident_bytes(part.process.pid) if part.process else 0
+        total += memory
+        note = f"restarted {part.restarts} times; {part.message}" if part.restarts else part.message
+        style = STYLES.get(part.phase, "")
+        pid = str(part.process.pid) if part.process else ""
+        table.add_row(
+            name, f"[{style}]{part.phase}[/]" if style else part.phase, part.address, pid,
+            f"{memory // MEBIBYTE} MB", note.partition("\n")[0],
+        )  # fmt: skip
+    for name, place in state.external.items():
+        table.add_row(name, "outside", place)
+    table.add_row("", "", "", "", f"{total // MEBIBYTE} MB")
+    output.console.print(table)
+
+
+class Progress:
+    """Prints a line for each part of a mesh when it has got somewhere."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._shown: dict[str, tuple[Phase, int]] = {}
+
+    def seen(self, state: MeshState) -> None:
+        """Print what is new in a state."""
+        for name, part in state.parts.items():
+            new = (part.phase, part.restarts)
+            if part.phase in (Phase.WAITING, Phase.STARTING, Phase.STOPPING) or self._shown.get(name) == new:
+                continue
+            self._shown[name] = new
+            seconds = f"{part.seconds:5.1f} s" if part.phase in (Phase.READY, Phase.DONE) else " " * 7
+            first = part.message.partition("\n")[0] if part.phase in (Phase.RESTARTING, Phase.FAILED) else ""
+            self._output.say(
+                f"  {name:<18} {part.phase:<10} {seconds} {first}".rstrip(), style=STYLES.get(part.phase, "")
+            )

@@ -17,6 +17,7 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import BadRequestError, NotFoundError
 
 from loremesh_kit.errors import DependencyUnavailable
+from loremesh_kit.loops import background
 
 MESSAGE_ID = "Nats-Msg-Id"
 _PUBLISH_SECONDS = 5.0
@@ -91,9 +92,14 @@ class Bus:
         # How often this process had to make a stream: more than once means that the broker lost its store.
         self.streams_created = 0
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return bool(self._client.is_connected)
+
     def require_connection(self) -> Client:
         """The connected client; raises DependencyUnavailable while there is no connection."""
-        if not self._client.is_connected:
+        if not self.is_connected:
             raise DependencyUnavailable("nats")
         return self._client
 
@@ -290,7 +296,7 @@ async def connect(
 ) -> AsyncIterator[Bus]:
     """A bus that connects in the background and stays connected; `on_closed` is called if it cannot any more."""
     bus = Bus(client=Client(), service=service, on_closed=on_closed)
-    async with asyncio.TaskGroup() as group:
+    async with background() as group:
         running = group.create_task(bus.run(url))
         try:
             yield bus

@@ -1,7 +1,8 @@
 """Background work that goes on until it is told to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -43,3 +44,15 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     finally:
         for task in (working, stopping):
             task.cancel()
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose one failure passes as itself, so that callers can catch what they know."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        if len(failures.exceptions) == 1:
+            raise failures.exceptions[0] from None
+        raise

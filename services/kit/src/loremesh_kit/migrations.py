@@ -59,15 +59,17 @@ async def migrate(
     *,
     schema: str,
     role: str,
-    directory: Traversable | Path,
+    directory: Traversable | Path | None,
     patience: float = 60.0,
 ) -> None:
-    """Bring `schema` up to date with the kit's and the service's files, and let the plain `role` use it.
+    """Bring `schema` up to date with the kit's files and the service's, and let the plain `role` use it.
 
     Waits up to `patience` seconds for Postgres. Raises MigrationError when an applied file was changed since, or a
     table is left without forced row-level security.
     """
-    wanted = [*read("kit", files("loremesh_kit") / "migrations"), *read(schema, directory)]
+    wanted = read("kit", files("loremesh_kit") / "migrations")
+    if directory is not None:
+        wanted += read(schema, directory)
     async with _locked(url, schema=schema, patience=patience) as connection:
         await _create_schema(connection, schema)
         applied = await _applied(connection)

@@ -21,6 +21,7 @@ from loremesh_kit.interceptors import (
     TelemetryInterceptor,
     ValidationInterceptor,
 )
+from loremesh_kit.loops import background
 from loremesh_kit.settings import ServiceSettings
 
 Role = Literal["server", "worker", "all"]
@@ -101,7 +102,7 @@ async def serve(
     port = _add_services(server, servicers, states, listen=settings.listen)
     workers = (*wired.background, *(() if role == "server" else wired.workers))
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
+    async with background() as group:
         working = [group.create_task(worker.run(stop)) for worker in workers]
         watching = group.create_task(health.watch(states, wired.probes, interval=settings.probe_seconds))
         await server.start()

@@ -8,6 +8,7 @@ from loremesh_kit import text as kit_text
 # What str.splitlines knows as a line's end, but for the two that are spaces in every sense (U+2028, U+2029):
 # tokenizers drop the control characters among them and would join the words on both sides.
 _LINE_ENDS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85]")
+_VOID = re.compile(r"\s{500,}")  # it means nothing, holds no token, and would swell chunks without end
 _EXTENDING = frozenset({"Mn", "Mc", "Me"})
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -15,8 +16,12 @@ _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
 
 
 def clean(text: str) -> str:
-    """Drop NULs and lone surrogates and end every line with a line feed; nothing is normalised otherwise."""
-    return _LINE_ENDS.sub("\n", kit_text.clean(text))
+    """Drop NULs and lone surrogates, end every line with a line feed, shorten vast white space; normalise nothing."""
+    return _VOID.sub(_shortened, _LINE_ENDS.sub("\n", kit_text.clean(text)))
+
+
+def _shortened(void: re.Match[str]) -> str:
+    return "\n\n" if "\n" in void[0] else " "
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int]:

@@ -50,7 +50,5 @@ class DocumentBuilder:
             media_type=media_type,
             title=title,
             blocks=tuple(self._blocks),
-            pages=tuple(
-                Page(number, start, end) for (number, start), end in zip(self._pages, ends, strict=True)
-            ),
+            pages=tuple(Page(number, start, end) for (number, start), end in zip(self._pages, ends, strict=True)),
         )

@@ -69,6 +69,8 @@ def _failure(error: ServiceError) -> dict[str, Any]:
 
 def _report(error: Exception) -> None:
     """Say where it happened, but not what: an exception's message may quote the document."""
-    places = " < ".join(f"{place.filename}:{place.lineno}" for place in reversed(traceback.extract_tb(error.__traceback__)))
+    places = " < ".join(
+        f"{place.filename}:{place.lineno}" for place in reversed(traceback.extract_tb(error.__traceback__))
+    )
     sys.stderr.write(f"{type(error).__name__} at {places}\n")
     sys.stderr.flush()

@@ -7,8 +7,8 @@ from loremesh_ingestion.domain.chunking.code import parser_for
 from loremesh_ingestion.errors import PasswordProtected, UnsupportedMediaType
 from loremesh_ingestion.parsing import archive, classifier
 from loremesh_ingestion.parsing.formats.delimited import delimiter_of
-from loremesh_ingestion.parsing.formats.mail import is_email
 from loremesh_ingestion.parsing.formats.json_text import is_json, is_json_lines
+from loremesh_ingestion.parsing.formats.mail import is_email
 from loremesh_ingestion.parsing.media_types import (
     CSV,
     EMAIL,
@@ -28,13 +28,18 @@ from loremesh_ingestion.parsing.media_types import (
 _HEAD = 4096  # bytes or characters that are enough to tell
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
-_HTML_START = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
-_HTML_ELEMENT = re.compile(r"<(?:p|div|h[1-6]|table|ul|ol|span|a|br|article|section)\b[^>]*>", re.I)
-_MARKDOWN_SIGN = re.compile(r"^(?:#{1,6} \S|```|~~~|[-*+] \S|\d+\. \S|\|.*\|\s*$|> \S)|\[[^\]\n]+\]\([^)\n]+\)", re.M)
-_MARKDOWN_HEADING = re.compile(r"^#{1,6} \S", re.M)
+_HTML_START = re.compile(
+    r"\s*+(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*)*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+_HTML_ELEMENT = re.compile(r"<(?:p|div|h[1-6]|table|ul|ol|span|a|br|article|section)\b[^>]*>", re.IGNORECASE)
+_MARKDOWN_SIGN = re.compile(
+    r"^(?:#{1,6} \S|```|~~~|[-*+] \S|\d+\. \S|\|.*\|[ \t]*$|> \S)|\[[^\]\n]+\]\([^)\n]+\)", re.MULTILINE
+)
+_MARKDOWN_HEADING = re.compile(r"^#{1,6} \S", re.MULTILINE)
 _CODE_MARKS = re.compile(r"[{}\[\]();=<>\\$#@_|&*]")
 _MOST_CODE_MARKS = 0.03  # of the characters of prose
-_FEWEST_LETTERS = 0.85  # letters and spaces, of the characters of prose
+_NOT_LETTER = re.compile(r"[!-@\[-`{-~]")
+_MOST_NOT_LETTERS = 0.15  # of the characters of prose
 _SYNTAX_SAMPLE = 1 << 15
 _MOST_ERRORS = 0.1  # of source code's characters
 
@@ -112,10 +117,9 @@ def _prose(text: str) -> Format | None:
     sample = text[:_HEAD]
     if len(_MARKDOWN_SIGN.findall(sample)) > 1 and _MARKDOWN_HEADING.search(sample):
         return _heading_or_comment(sample)
-    letters = sum(character.isalpha() or character.isspace() for character in sample)
-    marks = len(_CODE_MARKS.findall(sample))
-    prose = letters >= _FEWEST_LETTERS * len(sample) and marks <= _MOST_CODE_MARKS * len(sample)
-    return Format(PLAIN) if prose else None
+    marked = len(_CODE_MARKS.findall(sample)) > _MOST_CODE_MARKS * len(sample)
+    lettered = len(_NOT_LETTER.findall(sample)) <= _MOST_NOT_LETTERS * len(sample)
+    return Format(PLAIN) if lettered and not marked else None
 
 
 def _heading_or_comment(sample: str) -> Format | None:

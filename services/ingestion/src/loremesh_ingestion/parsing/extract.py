@@ -36,10 +36,7 @@ _META_CHARSET = 2048  # bytes within which HTML must state its encoding
 def extract(path: Path, *, filename: str, declared_media_type: str) -> ParsedDocument:
     """Read the file at `path`; raises a DocumentUnreadable. `filename` and `declared_media_type` are but hints."""
     kind = detect.binary_format(path)
-    if kind is not None:
-        document = _binary(path, kind)
-    else:
-        document = _text(path.read_bytes(), filename, declared_media_type)
+    document = _binary(path, kind) if kind else _text(path.read_bytes(), filename, declared_media_type)
     if not document.text.strip():
         raise DocumentEmpty
     if len(document.text) > LARGEST_TEXT:

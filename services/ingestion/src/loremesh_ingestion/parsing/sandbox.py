@@ -1,4 +1,4 @@
-"""What a parsing process gives up before it opens a stranger's file: memory without end, the network, other programs."""
+"""What a parsing process gives up before it opens a stranger's file: endless memory, the network, other programs."""
 
 import ctypes
 import platform

@@ -12,7 +12,6 @@ from loremesh_ingestion.domain.chunking.tokens import TokenCounter, TokenMap
 from loremesh_ingestion.domain.chunking.units import Unit, divide, lines, windows
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
 
-_SHRINK = 0.8  # of the window, each time a piece turns out too large
 
 
 def chunk(document: ParsedDocument, strategy: ChunkingStrategy, counter: TokenCounter) -> Iterator[Chunk]:
@@ -23,20 +22,17 @@ def chunk(document: ParsedDocument, strategy: ChunkingStrategy, counter: TokenCo
     """
     tokens = TokenMap(text=document.text, counter=counter)
     page_starts = [page.start for page in document.pages]
-    index = 0
-    for start, end, path in _spans(document, strategy, tokens):
-        for piece_start, piece_end, size in _fitting(tokens, start, end, limit=strategy.max_tokens):
-            at = bisect_right(page_starts, piece_start) - 1
-            yield Chunk(
-                index=index,
-                text=document.text[piece_start:piece_end],
-                start=piece_start,
-                end=piece_end,
-                page=document.pages[at].number if at >= 0 else None,
-                heading_path=path,
-                token_count=size,
-            )
-            index += 1
+    for index, (start, end, path) in enumerate(_spans(document, strategy, tokens)):
+        at = bisect_right(page_starts, start) - 1
+        yield Chunk(
+            index=index,
+            text=document.text[start:end],
+            start=start,
+            end=end,
+            page=document.pages[at].number if at >= 0 else None,
+            heading_path=path,
+            token_count=tokens.count(start, end),
+        )
 
 
 def chosen(kind: StrategyKind, document: ParsedDocument) -> StrategyKind:
@@ -58,9 +54,12 @@ def _spans(
         for start, end in windows(tokens, 0, len(document.text), limit=limit, overlap=overlap):
             yield start, end, ()
         return
+    done = 0
     for section in _sections(kind, document, tokens, limit=limit):
         for group in pack(section, limit=limit, overlap=overlap):
-            yield group[0].start, group[-1].end, _common_path(group)
+            for start, end in _fitting(tokens, group[0].start, group[-1].end, limit=limit, fresh=done):
+                yield start, end, _common_path(group)
+                done = end
 
 
 def _sections(
@@ -69,7 +68,7 @@ def _sections(
     if kind is StrategyKind.STRUCTURE:
         yield from structure.sections(document.blocks, tokens, limit=limit)
     elif kind is StrategyKind.CODE:
-        yield code.units(document.language, tokens, limit=limit)
+        yield from code.sections(document.language, tokens, limit=limit)
     else:
         yield _sentences(tokens, limit=limit)
 
@@ -87,14 +86,9 @@ def _common_path(units: Sequence[Unit]) -> tuple[str, ...]:
     return common
 
 
-def _fitting(
-    tokens: TokenMap, start: int, end: int, *, limit: int, window: int | None = None
-) -> Iterator[tuple[int, int, int]]:
-    """Yield the span with its exact size, cut again when cutting through a word has made more tokens of it."""
-    size = tokens.count(start, end)
-    if size <= limit:
-        yield start, end, size
-        return
-    window = int(_SHRINK * (window or limit))
-    for piece_start, piece_end in windows(tokens, start, end, limit=window):
-        yield from _fitting(tokens, piece_start, piece_end, limit=limit, window=window)
+def _fitting(tokens: TokenMap, start: int, end: int, *, limit: int, fresh: int) -> Iterator[tuple[int, int]]:
+    """Yield the span, cut again when its units have more tokens together than each by itself, as parts of words may."""
+    if tokens.count(start, end) <= limit:
+        yield start, end
+    else:
+        yield from windows(tokens, start, end, limit=limit, fresh=fresh)

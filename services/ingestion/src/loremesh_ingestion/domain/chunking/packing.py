@@ -16,7 +16,7 @@ def pack(units: Iterable[Unit], *, limit: int, overlap: int = 0) -> Iterator[lis
     """
     before: list[Unit] = []
     for group in _groups(units, limit - overlap):
-        repeated = _tail(before, min(overlap, limit - _total(group)))
+        repeated = _tail(before[1:], min(overlap, limit - _total(group)))  # never all of it
         yield [*repeated, *group]
         before = group
 

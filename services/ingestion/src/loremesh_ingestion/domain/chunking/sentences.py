@@ -8,9 +8,9 @@ from loremesh_ingestion.domain.text import trim
 # Ends worth a look. A blank line ends whatever came before it; the stops of scripts that put no space between
 # sentences end one by themselves; the Western stops need white space after them and a closer look.
 _CANDIDATE = re.compile(
-    r"""(?P<blank>\n[ \t]*(?=\n))
+    r"""(?P<blank>\n[ \t]*+(?=\n))
       | (?P<sure>[。！？｡．।॥؟۔။៕።᠃]+["'”’»」』）】\])]*)
-      | (?P<west>[.!?…‼⁇⁈⁉]+["'”’»\])]*)(?=\s)""",
+      | (?P<west>(?<![.!?…‼⁇⁈⁉])[.!?…‼⁇⁈⁉]++["'”’»\])]*+)(?=\s)""",
     re.VERBOSE,
 )
 _WORD_BEFORE = re.compile(r"[^\s(\[\"'“‘«]*$")
@@ -18,7 +18,7 @@ _ABBREVIATIONS = frozenset(
     """mr mrs ms dr prof sr jr st rev hon gen col capt lt maj sgt gov sen rep pres
     vs cf ca al approx resp e.g i.e eg ie viz fig figs eq eqs ref refs tab no nos nr vol vols p pp par ch chap sec sect
     art ed eds inc ltd co corp dept univ assn bros est jan feb mar apr jun jul aug sep sept oct nov dec
-    mon tue wed thu fri sat sun bzw bspw ggf usw z.b d.h bd ev evtl inkl sog""".split(),
+    mon tue wed thu fri sat sun bzw bspw ggf usw z.b d.h bd ev evtl inkl sog""".split(),  # noqa: SIM905 - a list of words
 )
 _LOOK_BACK = 40  # characters; no abbreviation is longer
 _ENUMERATOR = re.compile(r"(?:\A|\n)[ \t]*\(?[0-9]{1,3}\Z")

@@ -58,7 +58,7 @@ def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 def divide(
     tokens: TokenMap, start: int, end: int, *, limit: int, by: Sequence[Divide], path: tuple[str, ...] = ()
 ) -> Iterator[Unit]:
-    """Yield `[start, end)` whole if it has at most `limit` tokens, else its parts, each divided by what is next in `by`.
+    """Yield `[start, end)` whole if it has at most `limit` tokens, else its parts, divided by what comes next in `by`.
 
     What cannot be divided any more is cut into windows of `limit` tokens. Only white space is left out.
     """
@@ -75,14 +75,40 @@ def divide(
             yield Unit(part_start, part_end, tokens.estimate(part_start, part_end), path)
 
 
-def windows(tokens: TokenMap, start: int, end: int, *, limit: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield trimmed spans of about `limit` tokens, each repeating up to `overlap` tokens of the one before."""
-    while start < end:
-        stop = cut(tokens.text, start, min(end, tokens.after(start, limit)), end)
-        yield from _trimmed(tokens.text, start, stop)
-        if stop >= end:
-            return
-        start = max(start + 1, _word_start(tokens.text, tokens.before(stop, overlap), stop)) if overlap else stop
+def windows(
+    tokens: TokenMap, start: int, end: int, *, limit: int, overlap: int = 0, fresh: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Yield trimmed spans of at most `limit` tokens, each repeating up to `overlap` tokens of the one before.
+
+    Every span reaches further than the one before, the first further than `fresh`.
+    """
+    text = tokens.text
+    start, end = trim(text, start, end)
+    fresh = max(fresh, start)
+    while fresh < end:
+        fresh, _ = trim(text, fresh, end)
+        start, stop = _window(tokens, start, fresh, end, limit)
+        yield trim(text, start, stop)
+        fresh = stop
+        start = _word_start(text, max(start + 1, tokens.before(stop, overlap)), stop) if overlap else stop
+
+
+def _window(tokens: TokenMap, start: int, fresh: int, end: int, limit: int) -> tuple[int, int]:
+    """Return a window from `start` to beyond `fresh`; cutting through a word may make more tokens of it, so it shrinks.
+
+    Where what is repeated leaves no room for anything new, nothing is repeated.
+    """
+    room = limit
+    while True:
+        furthest = min(end, tokens.after(start, room))
+        if furthest <= fresh and start < fresh:
+            start, room = fresh, limit
+            continue
+        stop = cut(tokens.text, fresh, furthest, end)
+        surplus = tokens.count(*trim(tokens.text, start, stop)) - limit
+        if surplus <= 0 or room <= 1:
+            return start, stop
+        room = max(1, room - surplus)
 
 
 def cut(text: str, start: int, stop: int, end: int) -> int:

@@ -2,7 +2,7 @@
 
 import email
 import re
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.policy import default
 
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
@@ -12,8 +12,10 @@ from loremesh_ingestion.parsing.media_types import EMAIL, HTML, Format
 
 _HEAD = 1 << 16  # characters within which the headers must end
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9-]*:|[ \t]+\S|From \S+@")
-_TELLING = re.compile(r"^(from|to|subject|date|message-id|received|mime-version|return-path|delivered-to):", re.I | re.M)
-_SENT = re.compile(r"^(from|received|return-path|message-id):", re.I | re.M)
+_TELLING = re.compile(
+    r"^(from|to|subject|date|message-id|received|mime-version|return-path|delivered-to):", re.IGNORECASE | re.MULTILINE
+)
+_SENT = re.compile(r"^(from|received|return-path|message-id):", re.IGNORECASE | re.MULTILINE)
 _FEWEST_FIELDS = 2
 _DEPTH = 5  # messages within messages
 _SHOWN = ("From", "To", "Cc", "Date", "Subject")
@@ -52,7 +54,7 @@ def _add(builder: DocumentBuilder, message: EmailMessage, *, depth: int) -> None
             builder.add(BlockKind.PARAGRAPH, f"Attachment: {name} ({part.get_content_type()})")
 
 
-def _add_body(builder: DocumentBuilder, body: EmailMessage) -> None:
+def _add_body(builder: DocumentBuilder, body: MIMEPart) -> None:
     content = _content(body)
     if body.get_content_subtype() == "html" and content.strip():
         from loremesh_ingestion.parsing.formats import web  # most mail is read without it
@@ -62,7 +64,7 @@ def _add_body(builder: DocumentBuilder, body: EmailMessage) -> None:
         builder.add(BlockKind.PARAGRAPH, paragraph)
 
 
-def _content(body: EmailMessage) -> str:
+def _content(body: MIMEPart) -> str:
     try:
         return str(body.get_content())
     except (LookupError, UnicodeError):  # an unknown or wrong charset: what is ASCII in it can still be read

@@ -1,6 +1,6 @@
 """XLSX: every sheet a page with its name as heading and its cells as one table."""
 
-import datetime
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def _cell(value: object) -> str:
             return str(value).upper()
         case float() if value.is_integer():
             return str(int(value))
-        case datetime.datetime() if value.time() == datetime.time():
+        case dt.datetime() if value.time() == dt.time():
             return value.date().isoformat()
-        case datetime.datetime() | datetime.date() | datetime.time():
-            return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
+        case dt.datetime() | dt.date() | dt.time():
+            return value.isoformat(" ") if isinstance(value, dt.datetime) else value.isoformat()
         case _:
             return str(value)

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pptx import Presentation
+from pptx.shapes.autoshape import Shape
 from pptx.shapes.base import BaseShape
+from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
 from pptx.slide import Slide
 
@@ -57,10 +59,10 @@ def _shapes(shapes: Iterator[BaseShape], *, depth: int) -> Iterator[BaseShape]:
 
 
 def _add(builder: DocumentBuilder, shape: BaseShape) -> None:
-    if shape.has_table:
+    if isinstance(shape, GraphicFrame) and shape.has_table:
         rows = ([cell.text for cell in row.cells] for row in shape.table.rows)
         builder.add(BlockKind.TABLE, markdown_table(rows))
-    elif shape.has_text_frame:
+    elif isinstance(shape, Shape):
         lines = [paragraph.text for paragraph in shape.text_frame.paragraphs if paragraph.text.strip()]
         if len(lines) > 1:
             builder.add(BlockKind.LIST, "\n".join(f"- {line}" for line in lines))

@@ -3,8 +3,8 @@
 import re
 from dataclasses import replace
 
-from lxml import etree
-from lxml.html import HtmlElement, HTMLParser, document_fromstring
+from lxml import etree  # type: ignore[import-untyped]
+from lxml.html import HtmlElement, HTMLParser, document_fromstring  # type: ignore[import-untyped]
 
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
 from loremesh_ingestion.domain.text import clean
@@ -20,7 +20,7 @@ _ESCAPED = re.compile(r"\\([*_])")  # Markdown's escapes would hide names such a
 _SKIPPED = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "iframe", "object"})
 _BLOCKS = frozenset(
     """address article aside blockquote body caption dd details div dl dt fieldset figcaption figure footer form
-    h1 h2 h3 h4 h5 h6 header li main ol p pre section summary table ul""".split(),
+    h1 h2 h3 h4 h5 h6 header li main ol p pre section summary table ul""".split(),  # noqa: SIM905 - a list of words
 )
 _SPACING = frozenset({"br", "hr", "td", "th", "img"})
 _HEADING = re.compile(r"h[1-6]\Z")

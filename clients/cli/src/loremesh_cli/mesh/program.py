@@ -22,11 +22,15 @@ class Account:
     name: str
 
     @classmethod
-    def unprivileged(cls) -> "Account | None":
-        """Return `nobody` when we are root, for programs that refuse root; None means "the account we already are"."""
+    def unprivileged(cls, directory: Path) -> "Account | None":
+        """Return who runs a program that refuses root: `nobody`, or who owns its `directory` already.
+
+        None means "the account we already are", which is not root then.
+        """
         if os.geteuid() != 0:
             return None
-        entry = pwd.getpwnam("nobody")
+        owner = directory.stat().st_uid if directory.exists() else 0
+        entry = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
         return cls(user=entry.pw_uid, group=entry.pw_gid, name=entry.pw_name)
 
 

@@ -1,0 +1,75 @@
+"""Questions and answers, over REST, at once and as a stream."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.system
+
+QUESTION = {"message": "How high is the lighthouse of Genoa?", "vector_store_ids": ["library"]}
+TERMINAL = ("completed", "incomplete", "failed")
+
+
+@pytest.mark.usefixtures("library")
+def test_an_answer_has_sources_which_point_into_the_documents(http: httpx.Client, library: dict[str, str]) -> None:
+    answer = http.post("/api/v1/chat", json=QUESTION, timeout=120).raise_for_status().json()
+    assert answer["response"]
+    assert answer["run_id"]
+    source = answer["sources"][0]
+    assert source["document_id"] == library["Lighthouses"]
+    span = {"start_char": source["start_char"], "end_char": source["end_char"]}
+    text = http.get(f"/api/v1/documents/{source['document_id']}/text", params=span).raise_for_status().json()
+    assert text["content"] == source["content"]
+
+
+@pytest.mark.usefixtures("library")
+def test_a_stream_is_whole_and_says_so(http: httpx.Client) -> None:
+    with http.stream("POST", "/api/v1/chat/stream", json=QUESTION, timeout=120) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert "content-encoding" not in response.headers
+        events = [json.loads(line.removeprefix("data: ")) for line in response.iter_lines() if line]
+    events = [each for each in events if "heartbeat" not in each]
+    kinds = [kind(each) for each in events]
+    assert [int(each["seq"]) for each in events] == list(range(1, len(events) + 1))
+    assert kinds[:3] == ["run_started", "sources", "text_start"]
+    assert [each for each in kinds if each in TERMINAL] == [kinds[-1]]
+    assert len({each["run_id"] for each in events}) == 1
+    text = "".join(each["text_delta"]["text"] for each in events if kind(each) == "text_delta")
+    last = events[-1]["completed"] if kinds[-1] == "completed" else events[-1]["incomplete"]["partial"]
+    assert text == last["response"]
+
+
+def kind(event: dict[str, Any]) -> str:
+    envelope = {"run_id", "seq", "time", "path", "attempt"}
+    (payload,) = set(event) - envelope
+    return payload
+
+
+@pytest.mark.usefixtures("library")
+def test_what_was_said_is_kept_and_can_be_rated(http: httpx.Client) -> None:
+    first = http.post("/api/v1/chat", json=QUESTION, timeout=120).raise_for_status().json()
+    more = {"message": "And when was it built?", "conversation_id": first["conversation_id"]}
+    second = http.post("/api/v1/chat", json={**QUESTION, **more}, timeout=120).raise_for_status().json()
+    assert second["conversation_id"] == first["conversation_id"]
+    path = f"/api/v1/conversations/{first['conversation_id']}/messages"
+    messages = http.get(path).raise_for_status().json()["messages"]
+    assert [each["role"] for each in messages] == ["ROLE_USER", "ROLE_AGENT"] * 2
+    assert [messages[1]["content"], messages[3]["content"]] == [first["response"], second["response"]]
+    rated = http.post(f"/api/v1/messages/{messages[1]['id']}/feedback", json={"rating": "RATING_GOOD"})
+    assert rated.raise_for_status().json()["feedback"]["rating"] == "RATING_GOOD"
+
+
+def test_what_the_documents_do_not_hold_is_not_made_up(http: httpx.Client) -> None:
+    http.post("/api/v1/vector_stores", json={"id": "nothing"}).raise_for_status()
+    body = {"message": "Who won the race?", "vector_store_ids": ["nothing"]}
+    answer = http.post("/api/v1/chat", json=body, timeout=120).raise_for_status().json()
+    assert (answer["grounded"], answer["sources"], answer["model"]) == (False, [], "")
+
+
+def test_a_stream_that_cannot_begin_is_a_refusal(http: httpx.Client) -> None:
+    response = http.post("/api/v1/chat/stream", json={"message": "hi", "agent_id": "nobody"})
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["details"][0]["reason"] == "AGENT_NOT_FOUND"

@@ -1,9 +1,10 @@
 """A mesh at a glance: for programs, for people, and while it moves."""
 
 from rich.table import Table
+from rich.text import Text
 
-from loremesh_cli.mesh.processes import resident_bytes
-from loremesh_cli.mesh.state import MeshState, Phase
+from loremesh_cli.mesh.processes import own_bytes, tree_bytes
+from loremesh_cli.mesh.state import MeshState, Part, Phase
 from loremesh_cli.output import Output
 
 STYLES = {Phase.READY: "green", Phase.FAILED: "red", Phase.RESTARTING: "yellow", Phase.STOPPED: "dim"}
@@ -12,40 +13,50 @@ MEBIBYTE = 1024 * 1024
 
 def describe(state: MeshState) -> dict[str, object]:
     """Return a mesh's state for programs."""
-    parts = {
-        name: {
+    processes = [
+        {
+            "name": name,
             "phase": part.phase,
             "address": part.address,
             "pid": part.process.pid if part.process else None,
-            "memory_bytes": resident_bytes(part.process.pid) if part.process else 0,
+            "memory_bytes": tree_bytes(part.process.pid) if part.process else 0,
             "restarts": part.restarts,
             "message": part.message,
         }
-        for name, part in state.parts.items()
+        for name, part in _lasting(state).items()
+    ]
+    supervisor = (
+        {"pid": state.supervisor.pid, "memory_bytes": own_bytes(state.supervisor.pid)} if state.supervisor else None
+    )
+    return {
+        "phase": state.phase,
+        "url": state.gateway_url,
+        "supervisor": supervisor,
+        "processes": processes,
+        "external": state.external,
     }
-    return {"phase": state.phase, "url": state.gateway_url, "external": state.external, "parts": parts}
 
 
 def show(state: MeshState, output: Output) -> None:
     """Print what runs where."""
     table = Table("what", "state", "where", "process", "memory", "", box=None, pad_edge=False)
     total = 0
-    for name, part in state.parts.items():
-        if part.phase is Phase.DONE:
-            continue
-        memory = resident_bytes(part.process.pid) if part.process else 0
+    for name, part in _lasting(state).items():
+        memory = tree_bytes(part.process.pid) if part.process else 0
         total += memory
-        note = f"restarted {part.restarts} times; {part.message}" if part.restarts else part.message
-        style = STYLES.get(part.phase, "")
+        note = f"restarted {part.restarts} times: {part.message}" if part.restarts else part.message
+        phase = Text(part.phase, style=STYLES.get(part.phase, ""))
         pid = str(part.process.pid) if part.process else ""
-        table.add_row(
-            name, f"[{style}]{part.phase}[/]" if style else part.phase, part.address, pid,
-            f"{memory // MEBIBYTE} MB", note.partition("\n")[0],
-        )  # fmt: skip
+        table.add_row(name, phase, part.address, pid, f"{memory // MEBIBYTE} MB", note.partition("\n")[0])
     for name, place in state.external.items():
         table.add_row(name, "outside", place)
     table.add_row("", "", "", "", f"{total // MEBIBYTE} MB")
     output.console.print(table)
+
+
+def _lasting(state: MeshState) -> dict[str, Part]:
+    """Return the parts of a mesh without the steps of its start that are done."""
+    return {name: part for name, part in state.parts.items() if part.phase is not Phase.DONE}
 
 
 class Progress:

@@ -40,7 +40,6 @@ def provision(admin_url: str, *, passwords: dict[str, str]) -> None:
             owner = services.owner(service)
             for role in (owner, service):
                 _role(connection, role, passwords[role])
-                _execute(connection, "ALTER ROLE {} SET search_path = {}", Identifier(role), Identifier(service))
             _execute(connection, "GRANT {} TO CURRENT_USER", Identifier(owner))
             _execute(
                 connection, "CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", Identifier(service), Identifier(owner)

@@ -53,12 +53,13 @@ def sweep_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory a process and its descendants hold for themselves and their share of the rest; 0 if gone."""
-    return sum(_proportional(each) for each in (pid, *_descendants(pid)))
+def tree_bytes(pid: int) -> int:
+    """Return the memory of a process and its descendants together."""
+    return sum(own_bytes(each) for each in (pid, *_descendants(pid)))
 
 
-def _proportional(pid: int) -> int:
+def own_bytes(pid: int) -> int:
+    """Return the memory a process holds alone and its share of what it holds with others; 0 if it is gone."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

@@ -12,8 +12,9 @@ import structlog
 from grpc import aio
 from loremesh.agent.v1.chat_pb2 import ChatRequest
 from loremesh_kit.events import Bus, connect
+from loremesh_kit.health import HealthServicer
 from loremesh_kit.postgres import Database, open_database
-from loremesh_kit.server import Servicer, Wired, serve
+from loremesh_kit.server import Role, Servicer, Wired, serve
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, fresh_database
 
@@ -77,6 +78,7 @@ class Echo:
 
     channel: aio.Channel
     target: str
+    health: HealthServicer
     as_caller: tuple[tuple[str, str], ...] = field(
         default=(("x-loremesh-tenant", "acme"), ("x-loremesh-principal", "ada"), ("x-request-id", "request-1")),
     )
@@ -122,15 +124,22 @@ def start_echo() -> StartEcho:
 
     @asynccontextmanager
     async def start(
-        act: Act | None = None, *, wired: dict[str, Any] | None = None, **settings: Any
+        act: Act | None = None,
+        *,
+        servicer: Any = None,
+        role: Role = "all",
+        wired: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> AsyncIterator[Echo]:
-        servicer = Servicer(add=add_echo, servicer=EchoServicer(act or echo), name=SERVICE)
+        served = Servicer(add=add_echo, servicer=servicer or EchoServicer(act or echo), name=SERVICE)
         configured = ServiceSettings(**{"drain_seconds": 0, "grace_seconds": 0.5, **settings})
         async with (
-            serve(Wired(servicers=[servicer], **(wired or {})), service="agent", settings=configured) as running,
+            serve(
+                Wired(servicers=[served], **(wired or {})), service="agent", settings=configured, role=role
+            ) as running,
             aio.insecure_channel(running.target) as channel,
         ):
-            yield Echo(channel=channel, target=running.target)
+            yield Echo(channel=channel, target=running.target, health=running.health)
 
     return start
 
@@ -170,4 +179,5 @@ async def connected(bus: Bus) -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_logs() -> None:
-    structlog.reset_defaults()
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])

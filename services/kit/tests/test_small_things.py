@@ -95,7 +95,7 @@ async def test_the_system_clock_is_the_machines():
 
 
 def test_only_passing_failures_are_worth_a_retry():
-    class NotThere(ServiceError):  # noqa: N818 - as services name theirs
+    class NotThere(ServiceError):
         code = Code.NOT_FOUND
         reason = "NOT_THERE"
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - errors are named for what happened, as the protos name their reasons
 """The errors a service may show its callers; no class here knows about gRPC.
 
     ServiceError

@@ -43,7 +43,7 @@ WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING')
 """
 
 
-class FenceLost(Exception):  # noqa: N818 - named for what happened
+class FenceLost(Exception):
     """The job went to another worker or was cancelled; whatever this one would commit must not count."""
 
 

@@ -105,11 +105,11 @@ async def serve(
     async with background() as group:
         working = [group.create_task(worker.run(stop)) for worker in workers]
         watching = group.create_task(health.watch(states, wired.probes, interval=settings.probe_seconds))
-        await server.start()
-        await states.start(servicer.name for servicer in servicers)
-        running = Running(target=f"{settings.listen.rpartition(':')[0]}:{port}", health=states)
-        _log.info("serving", target=running.target, role=role)
         try:
+            await server.start()
+            await states.start(servicer.name for servicer in servicers)
+            running = Running(target=f"{settings.listen.rpartition(':')[0]}:{port}", health=states)
+            _log.info("serving", target=running.target, role=role)
             yield running
         finally:
             _log.info("draining", seconds=settings.drain_seconds)

@@ -61,6 +61,10 @@ class ErrorInterceptor:
         except aio.AbortError:
             call.code = call.context.code() or grpc.StatusCode.UNKNOWN
             raise
+        except aio.InternalError:
+            # A write failed: the caller has left, and gRPC knows.
+            call.code = grpc.StatusCode.CANCELLED
+            raise
         except asyncio.CancelledError:
             if _cancelled_from_outside():
                 call.code = grpc.StatusCode.CANCELLED

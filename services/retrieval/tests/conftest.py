@@ -1,11 +1,12 @@
 """The index of every engine, and chunks to fill it with."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from loremesh_kit.identity import Identity, scope
+from loremesh_kit import testing
+from loremesh_kit.identity import Identity
 from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk, SparseVector
 
 MakeChunk = Callable[..., IndexedChunk]
@@ -49,6 +50,5 @@ def _make_chunk(
 
 @pytest.fixture
 def caller() -> Iterator[Identity]:
-    identity = Identity(tenant="acme", principal="tester", request_id="r1")
-    with scope(identity):
+    with testing.caller() as identity:
         yield identity

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - errors are named for what happened, as the protos name their reasons
 """Why retrieval refuses or fails a call.
 
 ServiceError

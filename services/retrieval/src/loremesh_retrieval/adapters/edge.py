@@ -88,7 +88,7 @@ class EdgeIndex:
             if (shard := self._shards.get(model)) is None:
                 return {}
             records = shard.engine.retrieve(list(point_ids), True, False)  # noqa: FBT003 - it takes no keywords
-            found = ((str(record.id), chunk_in(scope, record.payload or {})) for record in records)
+            found = ((edge_requests.digits(record.id), chunk_in(scope, record.payload or {})) for record in records)
             return {point_id: chunk for point_id, chunk in found if chunk is not None}
 
         return await self._run(on_thread)

@@ -31,7 +31,7 @@ def keyword_indexes() -> list[edge.UpdateOperation]:
     """The payload indexes every shard has."""
     create = edge.UpdateOperation.create_field_index
     return [
-        create(queries.TENANT, edge.KeywordIndexParams(is_tenant=True)),
+        create(queries.SCOPE, edge.KeywordIndexParams(is_tenant=True)),
         *(create(name, edge.KeywordIndexParams()) for name in queries.KEYWORDS),
     ]
 
@@ -44,7 +44,9 @@ def where(conditions: All) -> edge.Filter:
 def _condition(condition: Condition) -> Any:
     match condition:
         case Holds(field, values):
-            return edge.FieldCondition(key=field, match=edge.MatchAny(list(values)))
+            # One value has a quicker way of its own.
+            match = edge.MatchValue(values[0]) if len(values) == 1 else edge.MatchAny(list(values))
+            return edge.FieldCondition(key=field, match=match)
         case Between(field=field):
             bounds = edge.RangeFloat(gt=condition.gt, gte=condition.gte, lt=condition.lt, lte=condition.lte)
             return edge.FieldCondition(key=field, range=bounds)
@@ -76,9 +78,14 @@ def rank(
         )
     answers = shard.query_batch(edge.QueryBatchRequest(list(asked.values())))
     return {
-        branch: ranked(Hit(str(point.id), point.score) for point in answer)
+        branch: ranked(Hit(digits(point.id), point.score) for point in answer)
         for branch, answer in zip(asked, answers, strict=True)
     }
+
+
+def digits(point_id: object) -> str:
+    """A point's id as `Scope.point_id` writes it."""
+    return point_id.hex if isinstance(point_id, UUID) else str(point_id)
 
 
 def points(scope: Scope, chunks: Sequence[IndexedChunk]) -> list[edge.Point]:

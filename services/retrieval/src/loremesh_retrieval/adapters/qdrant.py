@@ -76,7 +76,7 @@ class QdrantIndex:
             )
             answers = await self._client.query_batch_points(collection_name(model), list(asked.values()))
         return {
-            branch: ranked(Hit(str(point.id), point.score) for point in answer.points)
+            branch: ranked(Hit(_digits(point.id), point.score) for point in answer.points)
             for branch, answer in zip(asked, answers, strict=True)
         }
 
@@ -86,7 +86,7 @@ class QdrantIndex:
             if await self._dimension(model) is None:
                 return {}
             records = await self._client.retrieve(collection_name(model), list(point_ids), with_payload=True)
-        found = ((str(record.id), chunk_in(scope, record.payload or {})) for record in records)
+        found = ((_digits(record.id), chunk_in(scope, record.payload or {})) for record in records)
         return {point_id: chunk for point_id, chunk in found if chunk is not None}
 
     async def ping(self) -> None:
@@ -169,6 +169,10 @@ class QdrantIndex:
         if field not in self._indexed[model]:
             await self._client.create_payload_index(collection_name(model), field, schema, wait=True)
             self._indexed[model].add(field)
+
+
+def _digits(point_id: object) -> str:
+    return str(point_id).replace("-", "")
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ DENSE, SPARSE = "dense", "bm25"
 
 
 def collection(dimension: int) -> Mapping[str, Any]:
-    """How a collection is made: dense cosine and BM25 side by side, a graph for each tenant and none over them all."""
+    """How a collection is made: dense cosine and BM25 side by side, a graph for each scope and none over them all."""
     return {
         "vectors_config": {DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
         "sparse_vectors_config": {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
@@ -25,12 +25,12 @@ def collection(dimension: int) -> Mapping[str, Any]:
 
 
 def keyword_indexes() -> Mapping[str, models.KeywordIndexParams]:
-    """The payload indexes every collection has; only what all searches name gets graphs."""
+    """The payload indexes every collection has; only what every search names gets graphs."""
     keyword = models.KeywordIndexType.KEYWORD
-    indexes = {queries.TENANT: models.KeywordIndexParams(type=keyword, is_tenant=True)}
-    for name in queries.KEYWORDS:
-        indexes[name] = models.KeywordIndexParams(type=keyword, enable_hnsw=name == queries.VECTOR_STORE)
-    return indexes
+    return {
+        queries.SCOPE: models.KeywordIndexParams(type=keyword, is_tenant=True),
+        **{name: models.KeywordIndexParams(type=keyword, enable_hnsw=False) for name in queries.KEYWORDS},
+    }
 
 
 def where(conditions: All) -> models.Filter:
@@ -41,7 +41,8 @@ def where(conditions: All) -> models.Filter:
 def _condition(condition: Condition) -> models.Condition:
     match condition:
         case Holds(field, values):
-            return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
+            match = models.MatchValue(value=values[0]) if len(values) == 1 else models.MatchAny(any=list(values))
+            return models.FieldCondition(key=field, match=match)
         case Between(field=field):
             bounds = models.Range(gt=condition.gt, gte=condition.gte, lt=condition.lt, lte=condition.lte)
             return models.FieldCondition(key=field, range=bounds)

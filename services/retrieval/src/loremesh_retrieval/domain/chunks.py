@@ -1,7 +1,7 @@
 """A chunk of a document, and the vectors it is found by."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,7 +14,7 @@ class Chunk:
     document_version: int
     index: int
     title: str
-    content: str
+    content: str = field(repr=False)
     attributes: Mapping[str, Any]
     page: int | None
     start_char: int

@@ -11,6 +11,7 @@ from loremesh_retrieval.domain.scope import Scope
 def payload_of(scope: Scope, chunk: Chunk) -> dict[str, Any]:
     """What the index stores beside the vectors."""
     return {
+        "scope": scope.key,
         "tenant": scope.tenant,
         "vector_store_id": scope.vector_store_id,
         "chunk_id": chunk.chunk_id,
@@ -50,7 +51,7 @@ def range_fields(attributes: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def chunk_in(scope: Scope, payload: Mapping[str, Any]) -> Chunk | None:
     """The chunk a payload holds; None when it is not the scope's."""
-    if payload["tenant"] != scope.tenant or payload["vector_store_id"] != scope.vector_store_id:
+    if payload["scope"] != scope.key:
         return None
     return Chunk(
         chunk_id=payload["chunk_id"],

@@ -8,9 +8,8 @@ from loremesh_retrieval.domain.attributes import microseconds, path_key, presenc
 from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
 from loremesh_retrieval.domain.scope import Scope
 
-TENANT = "tenant"
-VECTOR_STORE = "vector_store_id"
-KEYWORDS = (VECTOR_STORE, "document_id", "terms")
+SCOPE = "scope"
+KEYWORDS = ("document_id", "terms")
 
 
 def chunks_of(
@@ -23,10 +22,7 @@ def chunks_of(
     before_version: int = 0,
 ) -> All:
     """The scope's chunks, narrowed by whatever else is given."""
-    conditions: list[Condition] = [
-        Holds(TENANT, (scope.tenant,)),
-        Holds(VECTOR_STORE, (scope.vector_store_id,)),
-    ]
+    conditions: list[Condition] = [Holds(SCOPE, (scope.key,))]
     if filter_ is not None:
         conditions.append(_condition(filter_))
     if point_ids is not None:

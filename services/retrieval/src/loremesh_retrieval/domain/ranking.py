@@ -27,7 +27,7 @@ class Fusion(Enum):
 
 def ranked(hits: Iterable[Hit]) -> list[Hit]:
     """Best first; equal scores by id, so that every engine gives the same order."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.point_id))
+    return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
 
 
 def fuse(rankings: Sequence[Ranking], fusion: Fusion) -> list[Hit]:
@@ -36,29 +36,27 @@ def fuse(rankings: Sequence[Ranking], fusion: Fusion) -> list[Hit]:
     A ranking that is empty has no say, so a query no word of which is known is not scored half.
     """
     found = [ranking for ranking in rankings if ranking]
-    score = _distribution_based if fusion is Fusion.DBSF else _reciprocal_rank
+    shares = _distribution_shares if fusion is Fusion.DBSF else _rank_shares
     sums: dict[str, float] = {}
     for ranking in found:
-        for point_id, share in score(ranking):
+        for (point_id, _), share in zip(ranking, shares(ranking), strict=True):
             sums[point_id] = sums.get(point_id, 0.0) + share
+    ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
     # Bounded only once in order: an outlier above three deviations still beats the next.
-    return [
-        Hit(point_id, min(1.0, max(0.0, total / len(found))))
-        for point_id, total in ranked(map(Hit._make, sums.items()))
-    ]
+    return [Hit(point_id, min(1.0, max(0.0, total / len(found)))) for point_id, total in ordered]
 
 
-def _distribution_based(ranking: Ranking) -> Iterable[Hit]:
+def _distribution_shares(ranking: Ranking) -> Sequence[float]:
     """Scores over mean ± 3 standard deviations (Mazzeschi, 2023); 0.5 each where they do not differ."""
-    scores = [hit.score for hit in ranking]
+    scores = [score for _, score in ranking]
     mean = fmean(scores)
     variance = sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
     if variance == 0:
-        return [Hit(hit.point_id, 0.5) for hit in ranking]
+        return [0.5] * len(scores)
     width = 6 * variance**0.5
-    return [Hit(hit.point_id, 0.5 + (hit.score - mean) / width) for hit in ranking]
+    return [0.5 + (score - mean) / width for score in scores]
 
 
-def _reciprocal_rank(ranking: Ranking) -> Iterable[Hit]:
+def _rank_shares(ranking: Ranking) -> Sequence[float]:
     """1 / (60 + rank) (Cormack et al., 2009), as a share of what the first place gets."""
-    return [Hit(hit.point_id, (RRF_CONSTANT + 1) / (RRF_CONSTANT + rank)) for rank, hit in enumerate(ranking, start=1)]
+    return [(RRF_CONSTANT + 1) / (RRF_CONSTANT + rank) for rank in range(1, len(ranking) + 1)]

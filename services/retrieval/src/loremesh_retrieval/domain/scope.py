@@ -18,10 +18,15 @@ class Scope:
         if not self.tenant or not self.vector_store_id:
             raise ValueError("a scope needs a tenant and a vector store")
 
+    @property
+    def key(self) -> str:
+        """Both in one keyword: an engine looks at each point once, and keeps a scope's points together."""
+        return json.dumps([self.tenant, self.vector_store_id])
+
     def point_id(self, chunk_id: str) -> str:
-        """The UUID under which the index keeps a chunk.
+        """The UUID, in 32 digits, under which the index keeps a chunk.
 
         It derives from tenant and vector store too, so a chunk id can never name, and an upsert never overwrite, the
         point of another.
         """
-        return str(uuid.uuid5(_POINTS, json.dumps([self.tenant, self.vector_store_id, chunk_id.lower()])))
+        return uuid.uuid5(_POINTS, json.dumps([self.tenant, self.vector_store_id, chunk_id.lower()])).hex

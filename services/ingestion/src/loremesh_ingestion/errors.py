@@ -1,20 +1,34 @@
 """The failures ingestion shows its callers, one class per public ErrorReason.
 
-    ServiceError
-    ├── DocumentUnreadable      INVALID_ARGUMENT     (the document itself is the fault: retrying cannot help)
-    │   ├── DocumentEmpty                            DOCUMENT_EMPTY
-    │   ├── UnsupportedMediaType                     UNSUPPORTED_MEDIA_TYPE
-    │   ├── EncodingUnknown                          ENCODING_UNKNOWN
-    │   ├── PasswordProtected                        PASSWORD_PROTECTED
-    │   ├── DocumentCorrupt                          DOCUMENT_CORRUPT
-    │   └── ParseLimit                               PARSE_LIMIT
-    └── ParserCrashed           INTERNAL             PARSER_CRASHED
+ServiceError
+├── VectorStoreNotFound       NOT_FOUND            VECTOR_STORE_NOT_FOUND
+├── VectorStoreAlreadyExists  ALREADY_EXISTS       VECTOR_STORE_ALREADY_EXISTS
+├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
+├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
+├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
+├── DocumentTooLarge          RESOURCE_EXHAUSTED   DOCUMENT_TOO_LARGE
+├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
+├── EtagMismatch              ABORTED              ETAG_MISMATCH
+├── InvalidField              INVALID_ARGUMENT
+│   ├── UploadMalformed                            UPLOAD_MALFORMED
+│   ├── AttributesInvalid                          ATTRIBUTES_INVALID
+│   ├── ChunkingStrategyInvalid                    CHUNKING_STRATEGY_INVALID
+│   └── EmbeddingModelUnknown                      EMBEDDING_MODEL_UNKNOWN
+├── IndexIncomplete           UNAVAILABLE          DEPENDENCY_UNAVAILABLE (of retrieval)
+├── DocumentUnreadable        INVALID_ARGUMENT     (the document itself is the fault: retrying cannot help)
+│   ├── DocumentEmpty                              DOCUMENT_EMPTY
+│   ├── UnsupportedMediaType                       UNSUPPORTED_MEDIA_TYPE
+│   ├── EncodingUnknown                            ENCODING_UNKNOWN
+│   ├── PasswordProtected                          PASSWORD_PROTECTED
+│   ├── DocumentCorrupt                            DOCUMENT_CORRUPT
+│   └── ParseLimit                                 PARSE_LIMIT
+└── ParserCrashed             INTERNAL             PARSER_CRASHED
 """
 
 from collections.abc import Mapping
 from typing import Self
 
-from loremesh_kit.errors import Code, ServiceError
+from loremesh_kit.errors import Code, DependencyUnavailable, InvalidField, ServiceError
 
 
 class DocumentUnreadable(ServiceError):
@@ -36,9 +50,9 @@ class DocumentEmpty(DocumentUnreadable):
 
     reason = "DOCUMENT_EMPTY"
 
-    def __init__(self, message: str = "The document holds no text.") -> None:
+    def __init__(self, message: str = "The document holds no text.", *, field: str | None = None) -> None:
         """`message` may say more about where text was expected."""
-        super().__init__(message)
+        super().__init__(message, field=field)
 
 
 class UnsupportedMediaType(DocumentUnreadable):
@@ -102,3 +116,142 @@ class ParserCrashed(ServiceError):
     def __init__(self) -> None:
         """Nothing to tell beyond the fact."""
         super().__init__("The parser stopped unexpectedly.")
+
+
+class VectorStoreNotFound(ServiceError):
+    """No vector store has this id, or it is being deleted."""
+
+    code = Code.NOT_FOUND
+    reason = "VECTOR_STORE_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str) -> None:
+        """`vector_store_id` is the one asked for."""
+        super().__init__(
+            f"There is no vector store {vector_store_id}.",
+            metadata={"vector_store_id": vector_store_id},
+            resource=("VectorStore", vector_store_id),
+        )
+
+
+class VectorStoreAlreadyExists(ServiceError):
+    """A vector store with this id exists, or is not quite deleted yet."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "VECTOR_STORE_ALREADY_EXISTS"
+
+    def __init__(self, vector_store_id: str) -> None:
+        """`vector_store_id` is the one asked for."""
+        super().__init__(
+            f"There is a vector store {vector_store_id} already.",
+            metadata={"vector_store_id": vector_store_id},
+            resource=("VectorStore", vector_store_id),
+        )
+
+
+class VectorStoreInUse(ServiceError):
+    """The vector store cannot go as long as it holds documents, the default one never."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "VECTOR_STORE_IN_USE"
+
+    def __init__(self, message: str, *, vector_store_id: str) -> None:
+        """`message` says which of the two it is."""
+        super().__init__(message, metadata={"vector_store_id": vector_store_id})
+
+
+class DocumentNotFound(ServiceError):
+    """No document has this id, or it is being deleted."""
+
+    code = Code.NOT_FOUND
+    reason = "DOCUMENT_NOT_FOUND"
+
+    def __init__(self, document_id: str) -> None:
+        """`document_id` is the one asked for."""
+        super().__init__(
+            f"There is no document {document_id}.",
+            metadata={"document_id": document_id},
+            resource=("Document", document_id),
+        )
+
+
+class DocumentStateUnsuitable(ServiceError):
+    """What was asked cannot be done to the document where it stands."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "DOCUMENT_STATE_UNSUITABLE"
+
+    def __init__(self, message: str, *, document_id: str, state: str) -> None:
+        """`state` is the one it is in."""
+        super().__init__(message, metadata={"document_id": document_id, "state": state})
+
+
+class DocumentTooLarge(ServiceError):
+    """More bytes than one upload may have; sending them again cannot help."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "DOCUMENT_TOO_LARGE"
+
+    def __init__(self, message: str, *, limit_bytes: int) -> None:
+        """`limit_bytes` is how many there may be."""
+        super().__init__(message, metadata={"limit_bytes": str(limit_bytes)})
+
+    @property
+    def retryable(self) -> bool:
+        """Never, for all that its code suggests."""
+        return False
+
+
+class SpanOutOfRange(ServiceError):
+    """A span of characters which the document's text does not have."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "SPAN_OUT_OF_RANGE"
+
+    def __init__(self, *, field: str, text_chars: int) -> None:
+        """`field` is the bound that is wrong, `text_chars` the length of the text."""
+        super().__init__(
+            f"The text has {text_chars} characters.", field=field, metadata={"text_chars": str(text_chars)}
+        )
+
+
+class EtagMismatch(ServiceError):
+    """The resource changed since it was read."""
+
+    code = Code.ABORTED
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self) -> None:
+        """Nothing to tell beyond the fact."""
+        super().__init__("It was changed since it was read: read it again and repeat.")
+
+
+class UploadMalformed(InvalidField):
+    """The upload cannot be taken apart, or ended before it was whole; the field names the part."""
+
+    reason = "UPLOAD_MALFORMED"
+
+
+class AttributesInvalid(InvalidField):
+    """Attributes which are too many, too large or of an unusable type."""
+
+    reason = "ATTRIBUTES_INVALID"
+
+
+class ChunkingStrategyInvalid(InvalidField):
+    """A chunking strategy that contradicts itself."""
+
+    reason = "CHUNKING_STRATEGY_INVALID"
+
+
+class EmbeddingModelUnknown(InvalidField):
+    """The embedding service has no such model for dense vectors."""
+
+    reason = "EMBEDDING_MODEL_UNKNOWN"
+
+
+class IndexIncomplete(DependencyUnavailable):
+    """The index does not hold all the chunks that were written to it; the next attempt writes them again."""
+
+    def __init__(self) -> None:
+        """The index is retrieval's."""
+        super().__init__("retrieval")

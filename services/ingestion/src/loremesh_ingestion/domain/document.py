@@ -126,3 +126,13 @@ def standing(document: Document | None, version: int) -> Standing:
     if document.latest_version != version:
         return Standing.SUPERSEDED
     return Standing.FAILED if document.state is DocumentState.FAILED else Standing.CURRENT
+
+
+def outdated_before(document: Document, version: int) -> int:
+    """Versions before this one may leave the index when `version`, which is not to go live, may be among them; 0: none.
+
+    Nothing leaves it while an older version is the one that searches see: the next to be published will see to it.
+    """
+    if document.version >= version:
+        return document.version
+    return 0 if document.version else version + 1

@@ -1,0 +1,117 @@
+"""The ports in memory, for tests and for reading: each does what its real counterpart promises."""
+
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from urllib.parse import quote
+
+from loremesh_kit import identity
+from loremesh_kit.errors import DependencyUnavailable
+
+from loremesh_ingestion.ports import EmbeddingModel, IndexedDocument, IndexEntry, Vector
+
+
+class MemoryBlobStore:
+    """Objects in a dict."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def write(self, key: str, pieces: AsyncIterable[bytes]) -> None:
+        """Keep the pieces, joined, once all of them have come."""
+        self.objects[key] = b"".join([piece async for piece in pieces])
+
+    async def read(self, key: str, *, first: int = 0, last: int | None = None) -> AsyncIterator[bytes]:
+        """Give the range in one piece."""
+        if key not in self.objects:
+            raise DependencyUnavailable("s3")
+        yield self.objects[key][first : None if last is None else last + 1]
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Forget the objects."""
+        for key in keys:
+            self.objects.pop(key, None)
+
+    async def delete_all(self, prefix: str) -> int:
+        """Forget every object below `prefix`."""
+        keys = [key for key in self.objects if key.startswith(prefix)]
+        await self.delete(keys)
+        return len(keys)
+
+    async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
+        """A URL that says what was asked for."""
+        return f"memory:///{quote(key)}?filename={quote(filename)}&type={quote(media_type)}&seconds={seconds}"
+
+
+class MemoryEmbedder:
+    """Vectors that depend on the text alone and mean nothing."""
+
+    def __init__(self, *, dimension: int = 8) -> None:
+        self.dimension = dimension
+        self.calls: list[Sequence[str]] = []
+
+    async def embed(self, texts: Sequence[str], *, model: str) -> Sequence[Vector]:
+        """One vector per text."""
+        self.calls.append(texts)
+        return [self._vector(f"{model}\n{text}") for text in texts]
+
+    def _vector(self, text: str) -> Vector:
+        digest = hashlib.sha256(text.encode()).digest()
+        return Vector([byte / 255 for byte in digest[: self.dimension]], [digest[0], digest[0] + 1], [1.0, 0.5])
+
+    async def models(self) -> Sequence[EmbeddingModel]:
+        """Two models, the first one the default."""
+        first = EmbeddingModel(id="memory", dimension=self.dimension, max_input_tokens=256, default=True)
+        return [first, replace(first, id="other", default=False)]
+
+
+class MemorySearchIndex:
+    """Chunks in a dict, apart by tenant."""
+
+    def __init__(self) -> None:
+        self.chunks: dict[tuple[str, str], tuple[IndexedDocument, IndexEntry]] = {}
+
+    async def upsert(self, document: IndexedDocument, entries: Sequence[IndexEntry]) -> None:
+        """Keep the chunks by their ids."""
+        tenant = identity.current().tenant
+        for entry in entries:
+            self.chunks[tenant, entry.id] = (document, entry)
+
+    async def delete(
+        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+    ) -> int:
+        """Forget what matches."""
+        doomed = [
+            key
+            for key, document in self._documents().items()
+            if (document.vector_store_id, document.embedding_model) == (vector_store_id, embedding_model)
+            and document_id in ("", document.document_id)
+            and (before_version == 0 or document.version < before_version)
+        ]
+        for key in doomed:
+            del self.chunks[key]
+        return len(doomed)
+
+    async def update(self, document: IndexedDocument) -> None:
+        """Replace title and attributes on the document's chunks."""
+        for key, held in self._documents().items():
+            if held.document_id == document.document_id:
+                carried = replace(held, title=document.title, attributes=document.attributes)
+                self.chunks[key] = (carried, self.chunks[key][1])
+
+    async def count(self, document: IndexedDocument) -> int:
+        """Count what is held of the version."""
+        wanted = (document.document_id, document.version)
+        return sum((held.document_id, held.version) == wanted for held in self._documents().values())
+
+    def _documents(self) -> Mapping[tuple[str, str], IndexedDocument]:
+        tenant = identity.current().tenant
+        return {key: document for key, (document, _) in self.chunks.items() if key[0] == tenant}
+
+    def held(self, document_id: str) -> list[tuple[int, int]]:
+        """Version and position of every chunk of a document, in order."""
+        return sorted(
+            (document.version, entry.chunk.index)
+            for document, entry in self.chunks.values()
+            if document.document_id == document_id
+        )

@@ -1,0 +1,13 @@
+"""The kinds of work ingestion gives to its workers."""
+
+INDEX = "index"
+EMBED_BATCH = "embed_batch"
+PURGE = "purge"
+SYNC_ATTRIBUTES = "sync_attributes"
+DELETE = "delete"
+DELETE_VECTOR_STORE = "delete_vector_store"
+
+# With backoff from one second up to five minutes, about twenty minutes: longer than a restart of anything we need.
+MAX_ATTEMPTS = 12
+# A document that crashes the parser so often will do so again.
+MAX_CRASHES = 3

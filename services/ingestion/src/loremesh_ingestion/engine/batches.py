@@ -1,0 +1,75 @@
+"""The job `embed_batch`: some chunks of a document; whoever does the last one publishes it."""
+
+from loremesh_kit import jobs
+from loremesh_kit.jobs import Job
+from loremesh_kit.postgres import Database
+
+from loremesh_ingestion.domain.document import Document, DocumentState, Standing, standing
+from loremesh_ingestion.domain.version import BATCH_SIZE, Version, batch_range
+from loremesh_ingestion.engine.history import History
+from loremesh_ingestion.engine.publishing import Publisher
+from loremesh_ingestion.engine.stages import stage
+from loremesh_ingestion.engine.writing import Writer, carried
+from loremesh_ingestion.errors import IndexIncomplete
+from loremesh_ingestion.records import IndexingRecords
+
+
+class Batches:
+    """Embeds and indexes one batch of chunks."""
+
+    def __init__(self, *, database: Database, records: IndexingRecords, writer: Writer, publisher: Publisher) -> None:
+        self._database = database
+        self._records = records
+        self._writer = writer
+        self._publisher = publisher
+
+    async def __call__(self, job: Job) -> None:
+        """Do it; raises StageFailed."""
+        document, version = await self._records.load(job.subject_id, job.payload["version"])
+        if document is None or version is None or standing(document, version.version) is not Standing.CURRENT:
+            await self._publisher.drop(job, document, version)
+            return
+        await self._write(job, document, version, job.payload["batch"])
+        now = await self._finish(job, document, version)
+        if now is None:
+            await self._publisher.drop(job, document, version)
+        elif now.batches_done == now.batches_total:
+            await self._publish(job, now, version)
+
+    async def _write(self, job: Job, document: Document, version: Version, batch: int) -> None:
+        chunks = await self._records.chunks(
+            document.id, version.version, start=batch_range(batch).start, limit=BATCH_SIZE
+        )
+        await self._writer.write(carried(document, version, found_title=version.title), chunks, job)
+
+    async def _finish(self, job: Job, document: Document, version: Version) -> Document | None:
+        """Count the batch; its job is complete with it unless it was the last one, which has still to publish."""
+        batch = job.payload["batch"]
+        async with self._database.transaction() as connection:
+            now = await self._records.finish_batch(connection, document.id, version.version, batch)
+            if now is not None:
+                history = History(document_id=document.id, version=version.version, attempt=job.attempt)
+                await history.progressed(connection, now)
+                if now.batches_done < now.batches_total:
+                    await jobs.complete(connection, job)
+        return now
+
+    async def _publish(self, job: Job, document: Document, version: Version) -> None:
+        with stage(DocumentState.INDEXING, job):
+            await self._verify(job, document, version)
+        async with self._database.transaction() as connection:
+            wanted = await self._publisher.publish(
+                connection, job, document, version.version, metadata_revision=version.metadata_revision
+            )
+        if not wanted:
+            await self._publisher.drop(job, document, version)
+
+    async def _verify(self, job: Job, document: Document, version: Version) -> None:
+        """Compare the index with what was cut; when chunks are missing write all of them again, once an attempt."""
+        target = carried(document, version, found_title=version.title)
+        if await self._writer.count(target) == version.chunk_count:
+            return
+        for batch in range(document.batches_total):
+            await self._write(job, document, version, batch)
+        if await self._writer.count(target) != version.chunk_count:
+            raise IndexIncomplete

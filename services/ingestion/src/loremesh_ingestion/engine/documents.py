@@ -1,0 +1,88 @@
+"""Documents: read, listed, changed, indexed anew."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from loremesh_kit import jobs
+from loremesh_kit.postgres import Database
+
+from loremesh_ingestion.domain.chunking import ChunkingStrategy
+from loremesh_ingestion.domain.document import Document, DocumentState
+from loremesh_ingestion.domain.jobs import INDEX, MAX_ATTEMPTS, SYNC_ATTRIBUTES
+from loremesh_ingestion.engine.history import History
+from loremesh_ingestion.engine.vector_stores import VectorStores
+from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable, EtagMismatch
+from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords
+
+
+class Documents:
+    """The use cases of DocumentService on rows."""
+
+    def __init__(self, *, database: Database, records: DocumentRecords, vector_stores: VectorStores) -> None:
+        self._database = database
+        self._records = records
+        self._vector_stores = vector_stores
+
+    async def get(self, document_id: str) -> Document:
+        """Raises DocumentNotFound, also for one that is being deleted."""
+        document = await self._records.get(document_id)
+        if document is None:
+            raise DocumentNotFound(document_id)
+        return document
+
+    async def page(self, query: DocumentQuery, *, after: str, limit: int) -> list[Document]:
+        """Newest first, older than the id `after`; raises VectorStoreNotFound for a store that is not there."""
+        documents = await self._records.page(query, after=after, limit=limit)
+        if not documents and query.vector_store_id:
+            await self._vector_stores.get(query.vector_store_id)
+        return documents
+
+    async def update(
+        self, document_id: str, *, title: str | None, attributes: Mapping[str, Any] | None, etag: str
+    ) -> Document:
+        """Set what is not None, and have the index follow.
+
+        Raises DocumentNotFound, DocumentStateUnsuitable while it is being deleted and, unless `etag` is empty or
+        current, EtagMismatch.
+        """
+        async with self._database.transaction() as connection:
+            document = await self._changeable(connection, document_id)
+            if etag not in ("", document.etag):
+                raise EtagMismatch
+            changed = await self._records.change(connection, document, title=title, attributes=attributes)
+            # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
+            if changed.version > 0:
+                await jobs.enqueue(
+                    connection, kind=SYNC_ATTRIBUTES, payload={}, subject_id=document_id, max_attempts=MAX_ATTEMPTS
+                )
+        return changed
+
+    async def index(self, document_id: str, strategy: ChunkingStrategy | None) -> tuple[str, Document]:
+        """Begin the next version; the job's id and the document. Whatever is indexed meanwhile counts for nothing.
+
+        Raises DocumentNotFound, DocumentStateUnsuitable while it is being deleted.
+        """
+        async with self._database.transaction() as connection:
+            document = await self._changeable(connection, document_id)
+            begun = await self._records.begin_version(connection, document, strategy)
+            version = begun.latest_version
+            job_id = await jobs.enqueue(
+                connection,
+                kind=INDEX,
+                payload={"version": version},
+                subject_id=document_id,
+                max_attempts=MAX_ATTEMPTS,
+            )
+            history = History(document_id=document_id, version=version)
+            await history.entered(connection, [DocumentState.UPLOADED])
+        return job_id, begun
+
+    async def _changeable(self, connection: Connection, document_id: str) -> Document:
+        document = await self._records.lock(connection, document_id)
+        if document is None:
+            raise DocumentNotFound(document_id)
+        if document.state is DocumentState.DELETING:
+            raise DocumentStateUnsuitable(
+                "The document is being deleted.", document_id=document_id, state=document.state
+            )
+        return document

@@ -1,0 +1,114 @@
+"""From the bytes in the object store to text and chunks on disk."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from loremesh_kit.errors import DependencyUnavailable
+
+from loremesh_ingestion.domain import landmarks
+from loremesh_ingestion.domain.document import Document
+from loremesh_ingestion.domain.version import Version
+from loremesh_ingestion.parsing.result import Parsed
+from loremesh_ingestion.ports import BlobStore, Parser
+
+_PIECE = 1 << 20
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is to be known of an extracted text."""
+
+    sha256: str
+    landmarks: list[int]
+    chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A document that was read; its files are there as long as the reader holds it."""
+
+    parsed: Parsed
+    text: Text
+
+
+class Reader:
+    """Fetches documents and has them parsed."""
+
+    def __init__(self, *, blobs: BlobStore, parser: Parser, directory: Path | None) -> None:
+        """`directory` holds the files meanwhile; None means the system's."""
+        self._blobs = blobs
+        self._parser = parser
+        self._directory = directory
+
+    @asynccontextmanager
+    async def read(self, document: Document, version: Version) -> AsyncIterator[Reading]:
+        """Raises what the parser raises, DependencyUnavailable when the bytes are not to be had as they were stored."""
+        directory = await asyncio.to_thread(
+            tempfile.TemporaryDirectory, prefix="document-", dir=self._directory, ignore_cleanup_errors=True
+        )
+        try:
+            place = Path(directory.name)
+            await self._fetch(document, version, place / "bytes")
+            parsed = await self._parser.parse_and_chunk(
+                place / "bytes",
+                filename=document.filename,
+                declared_media_type=document.media_type,
+                strategy=version.chunking_strategy,
+                directory=place,
+            )
+            yield Reading(parsed, await asyncio.to_thread(_survey, parsed.text_path))
+        finally:
+            await asyncio.to_thread(directory.cleanup)
+
+    async def _fetch(self, document: Document, version: Version, path: Path) -> None:
+        digest = hashlib.sha256()
+        held = bytearray()
+        async for piece in self._blobs.read(version.object_key):
+            digest.update(piece)
+            held += piece
+            if len(held) >= _PIECE:
+                await asyncio.to_thread(_append, path, bytes(held))
+                held.clear()
+        await asyncio.to_thread(_append, path, bytes(held))
+        if digest.hexdigest() != document.sha256:
+            _log.error("stored bytes differ from those uploaded", document_id=document.id)
+            raise DependencyUnavailable("s3")
+
+    async def keep_text(self, reading: Reading, document: Document, version: Version, key: str) -> str:
+        """Store the text, and return its key: that of the bytes where they are the text already."""
+        if reading.text.sha256 == document.sha256:
+            return version.object_key
+        await self._blobs.write(key, _pieces(reading.parsed.text_path))
+        return key
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def _survey(path: Path) -> Text:
+    digest = hashlib.sha256()
+
+    def strides() -> Iterator[str]:
+        # Line ends as they are: turning them into others would shift every offset.
+        with path.open(encoding="utf-8", newline="") as file:
+            while stride := file.read(landmarks.STRIDE):
+                digest.update(stride.encode())
+                yield stride
+
+    offsets, chars = landmarks.landmarks(strides())
+    return Text(digest.hexdigest(), offsets, chars)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece

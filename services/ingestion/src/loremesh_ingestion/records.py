@@ -1,0 +1,208 @@
+"""What the use cases need of Postgres: rows read on their own, or written in a transaction that the use case holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from loremesh_kit.filters import Filter
+from loremesh_kit.pages import Position
+from loremesh_kit.postgres import Row
+from psycopg import AsyncConnection
+
+from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
+from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.vector_store import VectorStore, VectorStoreChange
+from loremesh_ingestion.domain.version import Version
+
+Connection = AsyncConnection[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDocument:
+    """A document whose bytes are stored at `object_key`; the title is empty when none was given."""
+
+    id: str
+    vector_store_id: str
+    title: str
+    filename: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    object_key: str
+    attributes: Mapping[str, Any]
+    chunking_strategy: ChunkingStrategy | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentQuery:
+    """Which documents to list; what is empty or None does not restrict."""
+
+    vector_store_id: str = ""
+    state: DocumentState | None = None
+    sha256: str = ""
+    filter: Filter | None = None
+
+
+class DocumentRecords(Protocol):
+    """Documents, as their owner sees and changes them."""
+
+    async def get(self, document_id: str) -> Document | None:
+        """A document that is not being deleted."""
+        ...
+
+    async def page(self, query: DocumentQuery, *, after: str, limit: int) -> list[Document]:
+        """Documents older than the id `after` (empty: from the newest on), newest first."""
+        ...
+
+    async def lock(self, connection: Connection, document_id: str) -> Document | None:
+        """The row, one being deleted too, locked for this transaction."""
+        ...
+
+    async def insert(self, connection: Connection, document: NewDocument) -> Document | None:
+        """A new document and its first version; None when the vector store is not there."""
+        ...
+
+    async def begin_version(
+        self, connection: Connection, document: Document, strategy: ChunkingStrategy | None
+    ) -> Document:
+        """The next version of a locked document, from the same bytes; `strategy` None leaves it as it was."""
+        ...
+
+    async def change(
+        self, connection: Connection, document: Document, *, title: str | None, attributes: Mapping[str, Any] | None
+    ) -> Document:
+        """Set what is not None on a locked document; an empty title means the one that was found."""
+        ...
+
+
+class DeletionRecords(Protocol):
+    """Deletions: tombstones first, rows last, receipts for ever."""
+
+    async def hide(self, connection: Connection, document: Document) -> str:
+        """Hide a locked document, and begin the receipt; its id."""
+        ...
+
+    async def receipt(self, connection: Connection, document_id: str) -> str:
+        """The id of the receipt of a document being deleted."""
+        ...
+
+    async def models(self, document_id: str) -> list[str]:
+        """The embedding models whose index may hold chunks of the document."""
+        ...
+
+    async def count(self, document_id: str, *, index_chunks: int) -> None:
+        """Add to a deletion's receipt what was removed from the index before its job ran."""
+        ...
+
+    async def finish(
+        self, connection: Connection, document_ids: Sequence[str], *, index_chunks: int, objects: int
+    ) -> list[str]:
+        """Remove rows of documents being deleted and complete their receipts; the ids of those that were there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parse:
+    """What reading a document brought to light; texts lie in the object store under `text_key`."""
+
+    text_key: str
+    text_landmarks: Sequence[int]
+    text_chars: int
+    media_type: str
+    title: str
+    page_count: int
+    chunk_count: int
+    token_count: int
+    metadata_revision: int
+
+
+class IndexingRecords(Protocol):
+    """The way of one version from bytes to READY. Writes do nothing, and say so, once the version is not wanted."""
+
+    async def load(self, document_id: str, version: int) -> tuple[Document | None, Version | None]:
+        """The document as it is now, and the version."""
+        ...
+
+    async def enter(
+        self, connection: Connection, document_id: str, version: int, state: DocumentState, *, batches_total: int = 0
+    ) -> bool:
+        """Move a document that is underway into `state`."""
+        ...
+
+    async def save_parse(self, connection: Connection, document_id: str, version: int, parse: Parse) -> None:
+        """Keep what was found."""
+        ...
+
+    async def save_chunks(
+        self, connection: Connection, document_id: str, version: int, chunks: Sequence[Chunk]
+    ) -> None:
+        """Keep chunks; some hundreds at a time."""
+        ...
+
+    async def chunks(self, document_id: str, version: int, *, start: int, limit: int) -> list[Chunk]:
+        """Chunks from position `start` on."""
+        ...
+
+    async def finish_batch(self, connection: Connection, document_id: str, version: int, batch: int) -> Document | None:
+        """Count the batch as done, once; None when the version is not wanted."""
+        ...
+
+    async def publish(self, connection: Connection, document_id: str, version: int) -> Document | None:
+        """Make the version the one that searches see: READY; None when it is not wanted."""
+        ...
+
+    async def fail(self, connection: Connection, document_id: str, version: int, failure: Failure) -> bool:
+        """Make the document FAILED; False when the version is not wanted."""
+        ...
+
+    async def outdated_keys(self, document_id: str, before_version: int) -> list[str]:
+        """Keys of objects that only versions before this one use."""
+        ...
+
+    async def forget(self, connection: Connection, document_id: str, before_version: int) -> None:
+        """Remove the rows of versions before this one."""
+        ...
+
+
+class VectorStoreRecords(Protocol):
+    """Vector stores, as their owner sees and changes them."""
+
+    async def get(self, vector_store_id: str) -> VectorStore | None:
+        """A vector store that is not being deleted."""
+        ...
+
+    async def page(self, *, after: Position | None, limit: int) -> Sequence[VectorStore]:
+        """Vector stores created before the one at `after`, newest first; ValueError for no position of ours."""
+        ...
+
+    async def insert(self, connection: Connection, store: VectorStore) -> bool:
+        """Insert; False when there is one of this id, even one being deleted."""
+        ...
+
+    async def lock(self, connection: Connection, vector_store_id: str) -> VectorStore | None:
+        """One that is not being deleted; until the transaction ends no document comes in."""
+        ...
+
+    async def change(self, connection: Connection, vector_store_id: str, change: VectorStoreChange) -> None:
+        """Set new values on a locked vector store."""
+        ...
+
+
+class VectorStoreDeletionRecords(Protocol):
+    """The end of a vector store and all that is in it."""
+
+    async def hide(self, connection: Connection, vector_store_id: str) -> None:
+        """Hide a locked vector store and its documents."""
+        ...
+
+    async def models(self, vector_store_id: str) -> list[str]:
+        """The embedding models whose index may hold chunks of its documents."""
+        ...
+
+    async def doomed(self, vector_store_id: str, *, limit: int) -> list[str]:
+        """Ids of documents in it that are being deleted."""
+        ...
+
+    async def remove(self, connection: Connection, vector_store_id: str) -> None:
+        """Remove the row, when no document is left."""
+        ...

@@ -1,0 +1,1 @@
+"""The contract's services: protobuf in, use case, protobuf out."""

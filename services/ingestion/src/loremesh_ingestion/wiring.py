@@ -1,0 +1,162 @@
+"""Puts the use cases together over what is outside."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from loremesh.ingestion.v1 import document_pb2_grpc, vector_store_pb2_grpc
+from loremesh_kit.events import Bus
+from loremesh_kit.jobs import Handler
+from loremesh_kit.outbox import Relay
+from loremesh_kit.postgres import Database
+from loremesh_kit.server import Servicer, Wired
+from loremesh_kit.worker import JobWorker
+
+from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
+from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
+from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
+from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
+from loremesh_ingestion.domain import jobs
+from loremesh_ingestion.engine.batches import Batches
+from loremesh_ingestion.engine.content import Content
+from loremesh_ingestion.engine.deletion import Deletions
+from loremesh_ingestion.engine.documents import Documents
+from loremesh_ingestion.engine.giving_up import GivingUp
+from loremesh_ingestion.engine.indexing import Indexing
+from loremesh_ingestion.engine.publishing import Publisher
+from loremesh_ingestion.engine.reading import Reader
+from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
+from loremesh_ingestion.engine.upkeep import Purge, SyncAttributes
+from loremesh_ingestion.engine.uploads import Uploads
+from loremesh_ingestion.engine.vector_stores import VectorStores
+from loremesh_ingestion.engine.watching import Watching
+from loremesh_ingestion.engine.writing import Writer
+from loremesh_ingestion.ports import BlobStore, Embedder, Parser, SearchIndex
+from loremesh_ingestion.servicers.documents import DocumentServicer
+from loremesh_ingestion.servicers.vector_stores import VectorStoreServicer
+from loremesh_ingestion.settings import Settings
+
+SERVICE = "ingestion"
+
+_DOCUMENTS = "loremesh.ingestion.v1.DocumentService"
+_VECTOR_STORES = "loremesh.ingestion.v1.VectorStoreService"
+_LONG_LIVED = frozenset(f"/{_DOCUMENTS}/{rpc}" for rpc in ("UploadDocument", "DownloadDocument", "WatchDocument"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """What the service is connected to."""
+
+    database: Database
+    bus: Bus
+    blobs: BlobStore
+    parser: Parser
+    embedder: Embedder
+    index: SearchIndex
+    probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+
+
+def assemble(outside: Outside, *, settings: Settings) -> Wired:
+    """Servicers, worker and relay."""
+    outside.database.listen(outside.bus.nudge)
+    records = _Records(outside.database)
+    deletions = Deletions(
+        database=outside.database,
+        documents=records.documents,
+        records=records.deletions,
+        blobs=outside.blobs,
+        index=outside.index,
+    )
+    return Wired(
+        servicers=_servicers(outside, records, deletions, settings),
+        workers=[_worker(outside, records, deletions, settings)],
+        background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
+        probes=outside.probes,
+        long_lived=_LONG_LIVED,
+    )
+
+
+class _Records:
+    """Every table."""
+
+    def __init__(self, database: Database) -> None:
+        self.documents = PostgresDocuments(database=database)
+        self.indexing = PostgresIndexing(database=database)
+        self.deletions = PostgresDeletions(database=database)
+        self.vector_stores = PostgresVectorStores(database=database)
+
+
+def _servicers(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> list[Servicer]:
+    vector_stores = VectorStores(
+        database=outside.database,
+        records=records.vector_stores,
+        deletions=records.vector_stores,
+        embedder=outside.embedder,
+        index=outside.index,
+    )
+    documents = Documents(database=outside.database, records=records.documents, vector_stores=vector_stores)
+    uploads = Uploads(
+        database=outside.database,
+        documents=records.documents,
+        vector_stores=vector_stores,
+        blobs=outside.blobs,
+        at_once=settings.uploads_at_once,
+        large_at_once=settings.large_uploads_at_once,
+    )
+    document_servicer = DocumentServicer(
+        uploads=uploads,
+        documents=documents,
+        content=Content(documents=documents, records=records.indexing, blobs=outside.blobs),
+        deletions=deletions,
+        watching=Watching(database=outside.database, bus=outside.bus),
+    )
+    return [
+        Servicer(
+            add=document_pb2_grpc.add_DocumentServiceServicer_to_server, servicer=document_servicer, name=_DOCUMENTS
+        ),
+        Servicer(
+            add=vector_store_pb2_grpc.add_VectorStoreServiceServicer_to_server,
+            servicer=VectorStoreServicer(vector_stores=vector_stores),
+            name=_VECTOR_STORES,
+        ),
+    ]
+
+
+def _worker(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> JobWorker:
+    database = outside.database
+    writer = Writer(embedder=outside.embedder, index=outside.index, blobs=outside.blobs, records=records.indexing)
+    publisher = Publisher(database=database, records=records.indexing, writer=writer)
+    reader = Reader(blobs=outside.blobs, parser=outside.parser, directory=settings.work_directory)
+    handlers: Mapping[str, Handler] = {
+        jobs.INDEX: Indexing(
+            database=database, records=records.indexing, reader=reader, writer=writer, publisher=publisher
+        ),
+        jobs.EMBED_BATCH: Batches(database=database, records=records.indexing, writer=writer, publisher=publisher),
+        jobs.PURGE: Purge(
+            database=database,
+            records=records.indexing,
+            deletions=records.deletions,
+            blobs=outside.blobs,
+            index=outside.index,
+        ),
+        jobs.SYNC_ATTRIBUTES: SyncAttributes(
+            database=database, documents=records.documents, records=records.indexing, index=outside.index
+        ),
+        jobs.DELETE: deletions.remove,
+        jobs.DELETE_VECTOR_STORE: VectorStoreDeletion(
+            database=database,
+            records=records.vector_stores,
+            deletions=records.deletions,
+            blobs=outside.blobs,
+            index=outside.index,
+        ),
+    }
+    return JobWorker(
+        database=database,
+        bus=outside.bus,
+        service=SERVICE,
+        handlers=handlers,
+        on_dead=GivingUp(documents=records.documents, records=records.indexing),
+        concurrency=settings.job_concurrency,
+        lease=settings.job_lease_seconds,
+        grace=settings.grace_seconds,
+    )

@@ -1,0 +1,1 @@
+"""Turns text into vectors, dense and sparse, and scores how well passages answer a question."""

@@ -1,9 +1,12 @@
 """An echo service of every arity, and databases and buses on the real servers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,12 +14,21 @@ import pytest
 import structlog
 from grpc import aio
 from loremesh.agent.v1.chat_pb2 import ChatRequest
-from loremesh_kit.events import Bus, connect
+from loremesh_cli.mesh import nats
+from loremesh_cli.mesh.ports import free_ports
+from loremesh_cli.mesh.running import running
+from loremesh_kit.errors import ServiceError
+from loremesh_kit.events import Bus, connect, stream_of
 from loremesh_kit.health import HealthServicer
+from loremesh_kit.jobs import Handler, Job, complete, enqueue
+from loremesh_kit.loops import background
+from loremesh_kit.outbox import Relay
 from loremesh_kit.postgres import Database, open_database
 from loremesh_kit.server import Role, Servicer, Wired, serve
 from loremesh_kit.settings import ServiceSettings
-from loremesh_kit.testing import DatabaseUrls, fresh_database
+from loremesh_kit.testing import DatabaseUrls, caller, fresh_database
+from loremesh_kit.worker import JobWorker
+from nats.js.errors import NotFoundError
 
 ARITIES = {
     "Unary": "unary_unary",
@@ -158,11 +170,18 @@ async def database(database_urls: DatabaseUrls) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def bus(nats_url: str) -> AsyncIterator[Bus]:
-    """A connected bus of the service `agent`."""
-    async with connect(nats_url, service="agent", on_closed=_never) as opened:
+def service() -> str:
+    """A service name of this test's own, so that its stream holds its messages only."""
+    return f"test{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def bus(nats_url: str, service: str) -> AsyncIterator[Bus]:
+    async with connect(nats_url, service=service, on_closed=_never) as opened:
         await connected(opened)
         yield opened
+        with suppress(NotFoundError):
+            await opened.require_connection().jetstream().delete_stream(stream_of(service))
 
 
 def _never() -> None:
@@ -175,6 +194,111 @@ async def connected(bus: Bus) -> None:
     async with asyncio.timeout(10):
         while not bus.is_connected:  # noqa: ASYNC110 - nothing in the client tells
             await asyncio.sleep(0.01)
+
+
+@dataclass
+class Workshop:
+    """Everything that makes jobs happen; `handlers` can be changed at any time."""
+
+    database: Database
+    bus: Bus
+    service: str
+    handlers: dict[str, Handler] = field(default_factory=dict)
+    dead: list[tuple[Job, ServiceError]] = field(default_factory=list)
+
+    async def on_dead(self, _: Any, job: Job, error: ServiceError) -> None:
+        self.dead.append((job, error))
+
+    def worker(self, **options: Any) -> JobWorker:
+        chosen = {"concurrency": 8, "lease": 1.5, "grace": 2.0, "on_dead": self.on_dead, **options}
+        return JobWorker(database=self.database, bus=self.bus, service=self.service, handlers=self.handlers, **chosen)
+
+    @asynccontextmanager
+    async def open(self, *workers: JobWorker, relay: bool = True) -> AsyncIterator[asyncio.Event]:
+        """Run workers and a relay while the block runs."""
+        stop = asyncio.Event()
+        running: list[Any] = [*workers, *([Relay(database=self.database, bus=self.bus, service=self.service)] * relay)]
+        async with background() as group:
+            for worker in running:
+                group.create_task(worker.run(stop))
+            try:
+                yield stop
+            finally:
+                stop.set()
+
+    async def enqueue(self, kind: str = "noop", tenant: str = "acme", **options: Any) -> str:
+        with caller(tenant=tenant):
+            async with self.database.transaction() as connection:
+                return await enqueue(connection, **{"kind": kind, "payload": {}, "subject_id": "document-1", **options})
+
+    async def complete(self, job: Job) -> None:
+        """The simplest handler; its effect is an inbox row for each attempt that counted."""
+        async with self.database.transaction() as connection:
+            await self.effect(connection, job)
+            await complete(connection, job)
+
+    async def effect(self, connection: Any, job: Job) -> None:
+        await connection.execute(
+            "INSERT INTO inbox (tenant, consumer, message_id) VALUES (%s, %s, %s)",
+            [job.tenant, f"attempt {job.attempt}", job.id],
+        )
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        return await self.database.fetch_across_tenants(query)  # type: ignore[arg-type]
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        (row,) = await self.database.fetch_across_tenants("SELECT * FROM jobs WHERE id = %s", [job_id])
+        return row
+
+    async def until(self, state: str, jobs: int = 1, seconds: float = 20) -> None:
+        """Wait until that many jobs, and no other, are in that state."""
+        async with asyncio.timeout(seconds):
+            while await self.states() != {state: jobs}:  # noqa: ASYNC110 - asked of Postgres
+                await asyncio.sleep(0.02)
+
+    async def states(self) -> dict[str, int]:
+        return {row["state"]: row["n"] for row in await self.rows("SELECT state, count(*) AS n FROM jobs GROUP BY 1")}
+
+    async def effects(self) -> list[dict[str, Any]]:
+        return await self.rows("SELECT tenant, consumer, message_id FROM inbox ORDER BY message_id, consumer")
+
+
+@pytest.fixture
+def workshop(database: Database, bus: Bus, service: str) -> Workshop:
+    made = Workshop(database=database, bus=bus, service=service)
+    made.handlers["noop"] = made.complete
+    return made
+
+
+class Broker:
+    """A nats-server that a test may stop, wipe and start again on the same port."""
+
+    def __init__(self, directory: Path) -> None:
+        (self._port,) = free_ports(1)
+        self._directory = directory
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return nats.url(self._port, password="throw-away")
+
+    def start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        program = nats.program(self._directory / "nats", port=self._port, password="throw-away")
+        self._stack.enter_context(running(program, log=self._directory / "nats.log"))
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def wipe(self) -> None:
+        shutil.rmtree(self._directory)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    made = Broker(tmp_path / "broker")
+    yield made
+    made.stop()
 
 
 @pytest.fixture(autouse=True)

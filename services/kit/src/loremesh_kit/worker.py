@@ -144,6 +144,8 @@ class JobWorker:
         """Run the handler; what went wrong, if anything. Raises FenceLost."""
         if job.attempt > job.max_attempts:
             return AttemptsExhausted(attempts=job.max_attempts)
+        if _seconds_to(job.deadline) == 0:
+            return DeadlineExceeded()
         try:
             await self._handle(job)
         except FenceLost:

@@ -1,0 +1,191 @@
+# ruff: noqa: PT012 - what raises is the end of the block
+"""Transactions and row-level security on a real PostgreSQL, as the plain role."""
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+from loremesh_kit import deadline
+from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, IdentityMissing
+from loremesh_kit.postgres import open_database, touch
+from loremesh_kit.settings import ServiceSettings
+from loremesh_kit.testing import caller
+
+pytestmark = pytest.mark.steelthread
+
+INSERT = "INSERT INTO inbox (tenant, consumer, message_id) VALUES (%s, 'c', %s)"
+COUNT = "SELECT count(*) AS n FROM inbox"
+
+
+async def count(database, tenant):
+    return (await database.fetch(COUNT, tenant=tenant))[0]["n"]
+
+
+async def test_a_transaction_commits_as_its_callers_tenant(database):
+    with caller(tenant="acme"):
+        async with database.transaction() as connection:
+            await connection.execute(INSERT, ["acme", "1"])
+        assert (await database.fetch(COUNT))[0]["n"] == 1
+
+
+async def test_a_failed_block_leaves_nothing(database):
+    with pytest.raises(RuntimeError, match="no"):
+        async with database.transaction("acme") as connection:
+            await connection.execute(INSERT, ["acme", "1"])
+            raise RuntimeError("no")
+
+    assert await count(database, "acme") == 0
+
+
+async def test_a_tenant_sees_its_own_rows_only(database):
+    for tenant in ("acme", "globex"):
+        async with database.transaction(tenant) as connection:
+            await connection.execute(INSERT, [tenant, "1"])
+
+    assert await count(database, "acme") == 1
+    async with database.transaction("acme") as connection:
+        touched = await connection.execute("UPDATE inbox SET consumer = 'mine'")
+        assert touched.rowcount == 1
+        gone = await connection.execute("DELETE FROM inbox WHERE tenant = 'globex'")
+        assert gone.rowcount == 0
+    assert await count(database, "globex") == 1
+
+
+async def test_a_tenant_cannot_write_for_another(database):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with database.transaction("acme") as connection:
+            await connection.execute(INSERT, ["globex", "1"])
+
+
+async def test_forgetting_the_tenant_sees_nothing_and_writes_nothing(database, database_urls):
+    async with database.transaction("acme") as connection:
+        await connection.execute(INSERT, ["acme", "1"])
+    async with await psycopg.AsyncConnection.connect(database_urls.plain) as connection:
+        assert await (await connection.execute(COUNT)).fetchone() == (0,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute(INSERT, ["acme", "2"])
+
+
+async def test_the_owner_is_no_exception(database, database_urls):
+    async with database.transaction("acme") as connection:
+        await connection.execute(INSERT, ["acme", "1"])
+    async with await psycopg.AsyncConnection.connect(database_urls.owner) as connection:
+        await connection.execute("SET search_path TO agent")
+        assert await (await connection.execute(COUNT)).fetchone() == (0,)
+
+
+async def test_the_tenant_does_not_stay_on_the_connection(database_urls):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    async with open_database(settings) as database:
+        async with database.transaction("acme") as connection:
+            await connection.execute(INSERT, ["acme", "1"])
+        async with database.transaction("globex") as connection:
+            assert (await (await connection.execute(COUNT)).fetchone())["n"] == 0
+
+
+async def test_across_tenants_sees_queues_and_no_content(database):
+    for tenant in ("acme", "globex"):
+        async with database.transaction(tenant) as connection:
+            await connection.execute(INSERT, [tenant, "1"])
+            await connection.execute(
+                "INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%s, 'r', 1)",
+                [tenant],
+            )
+
+    assert (await database.fetch_across_tenants(COUNT))[0]["n"] == 2
+    assert (await database.fetch_across_tenants("SELECT count(*) AS n FROM event_heads"))[0]["n"] == 0
+
+
+@pytest.mark.parametrize("tenant", ["*", ""])
+async def test_no_caller_becomes_every_tenant(database, tenant):
+    with pytest.raises(ValueError, match="one tenant"):
+        async with database.transaction(tenant):
+            pass
+    with caller(tenant=tenant), pytest.raises(ValueError, match="one tenant"):
+        await database.fetch(COUNT)
+
+
+async def test_without_identity_there_is_no_transaction(database):
+    with pytest.raises(IdentityMissing):
+        async with database.transaction():
+            pass
+
+
+async def test_listeners_hear_of_commits_and_not_of_failures(database):
+    heard = []
+    database.listen(heard.append)
+    with pytest.raises(RuntimeError):
+        async with database.transaction("acme") as connection:
+            touch(connection, "lost")
+            raise RuntimeError
+    async with database.transaction("acme") as connection:
+        touch(connection, "kept")
+        assert heard == []
+
+    assert heard == ["kept"]
+    async with database.transaction("acme"):
+        pass
+    assert heard == ["kept"]
+
+
+async def test_a_statement_ends_with_the_callers_deadline(database):
+    started = time.monotonic()
+    with deadline.scope(0.3), pytest.raises(DeadlineExceeded):
+        async with database.transaction("acme") as connection:
+            await connection.execute("SELECT pg_sleep(30)")
+
+    assert time.monotonic() - started < 5
+    assert await count(database, "acme") == 0
+
+
+async def terminate_backends(postgres_url, role):
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [role])
+
+
+async def test_connections_lost_while_idle_are_not_noticed_by_callers(database, postgres_url):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(database.fetch("SELECT pg_sleep(0.05)", tenant="acme"))
+    await terminate_backends(postgres_url, "agent")
+
+    async with database.transaction("acme") as connection:
+        await connection.execute(INSERT, ["acme", "1"])
+    assert await count(database, "acme") == 1
+
+
+async def test_a_connection_lost_at_work_is_a_dependency_that_is_down(database, postgres_url):
+    with pytest.raises(DependencyUnavailable):
+        async with database.transaction("acme") as connection:
+            await terminate_backends(postgres_url, "agent")
+            await connection.execute(COUNT)
+
+    assert await count(database, "acme") == 0
+
+
+async def test_an_unreachable_postgres_is_a_dependency_that_is_down(monkeypatch):
+    monkeypatch.setattr("loremesh_kit.postgres._ACQUIRE_SECONDS", 0.3)
+    async with open_database(ServiceSettings(database_url="postgresql://agent:x@127.0.0.1:1/x")) as database:
+        with pytest.raises(DependencyUnavailable):
+            await database.probe()
+
+
+async def test_a_full_pool_refuses_in_time(database_urls, monkeypatch):
+    monkeypatch.setattr("loremesh_kit.postgres._ACQUIRE_SECONDS", 0.2)
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    async with open_database(settings) as database, database.transaction("acme"):
+        with pytest.raises(DependencyUnavailable):
+            await database.fetch(COUNT, tenant="acme")
+
+
+async def test_a_cancelled_caller_gives_its_connection_back(database_urls):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    async with open_database(settings) as database:
+        await database.ready()
+        slow = asyncio.create_task(database.fetch("SELECT pg_sleep(30)", tenant="acme"))
+        await asyncio.sleep(0.2)
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert await count(database, "acme") == 0

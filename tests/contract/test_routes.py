@@ -202,3 +202,7 @@ def test_a_page_of_this_machine_may_call(routes: list[Any], origin: str) -> None
 @pytest.mark.parametrize("path", [ELSEWHERE, "/", "/loremesh.agent.v1.NoService/Chat", "/api/v1/documentsx"])
 def test_what_is_not_named_is_not_routed(routes: list[Any], path: str) -> None:
     assert destination(route_of(routes, "GET", path)) == 404
+
+
+def test_health_is_answered_by_the_door_itself(routes: list[Any]) -> None:
+    assert [destination(route_of(routes, verb, "/health")) for verb in ("GET", "HEAD", "POST")] == [200, 200, 405]

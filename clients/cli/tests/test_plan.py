@@ -8,6 +8,7 @@ import pytest
 from loremesh_cli.mesh.credentials import Credentials
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.plan import Plan, outside, port_names
+from loremesh_cli.mesh.surroundings import Surroundings
 from loremesh_cli.mesh.unit import Unit
 
 pytestmark = pytest.mark.unit
@@ -22,8 +23,9 @@ def home(tmp_path: Path) -> Home:
 
 def units(home: Home, caller: Mapping[str, str] = {}) -> dict[str, Unit]:
     numbers = dict(zip(["gateway", *port_names()], count(20_000)))
-    plan = Plan(home=home, ports=numbers, credentials=CREDENTIALS, caller=caller)
-    return {unit.name: unit for unit in plan.units()}
+    home.secrets.write_text("{}")
+    around = Surroundings(home=home, ports=numbers, credentials=CREDENTIALS, caller=caller)
+    return {unit.name: unit for unit in Plan(around).units()}
 
 
 def environment(unit: Unit) -> Mapping[str, str]:
@@ -65,6 +67,22 @@ def test_the_database_is_created_at_the_first_start_only(home: Home) -> None:
     (home.root / "postgres" / "data").mkdir(parents=True)
     (home.root / "postgres" / "data" / "PG_VERSION").touch()
     assert "create-postgres" not in units(home)
+
+
+def test_a_step_that_was_done_is_left_out_until_what_it_is_done_with_changes(home: Home) -> None:
+    stamp = units(home)["databases"].stamp
+    assert stamp is not None
+    stamp.file.parent.mkdir()
+    stamp.put()
+    assert "databases" not in units(home)
+    assert "databases" not in units(home)["migrate-agent"].needs
+    stamp.file.write_text("done with other passwords")
+    assert "databases" in units(home)
+
+
+def test_in_a_database_of_the_callers_nothing_is_taken_for_done(home: Home) -> None:
+    caller = {"DATABASE_URL": "postgresql://admin:pw@db.example/loremesh"}
+    assert units(home, caller)["migrate-agent"].stamp is None
 
 
 def test_a_service_has_its_own_plain_role_and_no_other_password(home: Home) -> None:

@@ -12,6 +12,7 @@ from loremesh_cli.mesh.plan import Plan, outside, port_names
 from loremesh_cli.mesh.processes import ProcessId
 from loremesh_cli.mesh.state import MeshState, read
 from loremesh_cli.mesh.supervisor import Supervisor
+from loremesh_cli.mesh.surroundings import Surroundings
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def prepare(home: Home, gateway_port: int) -> Supervisor:
     """Choose the ports, as far as possible those of the last time, and plan the mesh."""
     earlier = read(home.state) or MeshState()
     chosen = ports.choose(port_names(), earlier=earlier.ports, kept=[gateway_port])
-    plan = Plan(
+    surroundings = Surroundings(
         home=home,
         ports=chosen | {"gateway": gateway_port},
         credentials=credentials.load(home.secrets),
@@ -43,7 +44,7 @@ def prepare(home: Home, gateway_port: int) -> Supervisor:
     state = MeshState(
         supervisor=ProcessId.of(os.getpid()), gateway_port=gateway_port, ports=chosen, external=outside(os.environ)
     )
-    return Supervisor(plan.units(), home=home, state=state)
+    return Supervisor(Plan(surroundings).units(), home=home, state=state)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from loremesh_cli.mesh.state import Part, Phase
 QUICK_SECONDS = 5.0
 QUICK_CRASHES = 5
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0)
-PROBE_SECONDS = 0.05
+PROBE_SECONDS = 0.1
 
 logger = logging.getLogger("mesh")
 

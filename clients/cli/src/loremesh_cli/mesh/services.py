@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.probes import listens
-from loremesh_cli.mesh.program import Program, script
+from loremesh_cli.mesh.program import Program, package_folder, script
 
 SERVICES = ("embedding", "retrieval", "ingestion", "agent", "edge")
 WITH_DATABASE = ("ingestion", "agent")
@@ -13,6 +13,12 @@ WITH_DATABASE = ("ingestion", "agent")
 def owner(service: str) -> str:
     """Return the role which owns a service's schema and migrates it; the service itself runs as a plain one."""
     return f"{service}_owner"
+
+
+def migrations(service: str) -> bytes:
+    """Return all that a service's migration would apply: the kit's files and its own."""
+    folders = (package_folder(f"loremesh_{name}") / "migrations" for name in ("kit", service))
+    return b"".join(file.read_bytes() for folder in folders for file in sorted(folder.glob("*.sql")))
 
 
 def targets(ports: Mapping[str, int]) -> dict[str, str]:

@@ -68,8 +68,12 @@ class Supervisor:
         if missing:
             keeper.part.message = f"needs {', '.join(missing)}"
             keeper.settled.set()
+        elif unit.once:
+            await keeper.run_once()
+            if unit.stamp and keeper.part.phase is Phase.DONE:
+                unit.stamp.put()
         else:
-            await (keeper.run_once() if unit.once else keeper.keep())
+            await keeper.keep()
 
     async def _end(self, unit: Unit) -> None:
         for other in self._units.values():

@@ -1,4 +1,4 @@
-# ruff: noqa: N818 - errors are named for what happened, as the protos name their reasons
+
 """The errors of the edge service.
 
 ServiceError

@@ -15,5 +15,5 @@ class HealthSource(Protocol):
         ...
 
 
-class Unreachable(Exception):  # noqa: N818 - a state, as readiness shows it
+class Unreachable(Exception):
     """The service does not answer."""

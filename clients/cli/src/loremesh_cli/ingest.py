@@ -53,7 +53,7 @@ class FileProgress:
 
 
 class Ingest:
-    """One run over many files; `seen` is called whenever a file has moved."""
+    """One run over many files; `seen` is called whenever a file has moved, and once with its outcome."""
 
     def __init__(self, mesh: Mesh, *, vector_store_id: str, seen: Callable[[FileProgress], None]) -> None:
         self._mesh = mesh
@@ -143,8 +143,10 @@ class Ingest:
             async for event in self._mesh.documents.WatchDocument(request):
                 seq = event.seq or seq
                 _apply(event, file)
+                if file.outcome:
+                    return True
                 self._seen(file)
-            return bool(file.outcome)
+            return False
 
         while True:
             if await _patiently(follow):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from loremesh.ingestion.v1 import document_pb2 as pb
-from rich.table import Table
+from rich.table import Column, Table
 
 from loremesh_cli import client, files
 from loremesh_cli.commands.options import AsJson, Store, Url, url_of
@@ -79,7 +79,7 @@ def list_(*, store: Store = "", limit: int = 50, url: Url = "", as_json: AsJson 
 
     documents = client.run(work(), url=url)
     output.result({"documents": documents})
-    table = Table("id", "title", "state", "chunks", "bytes", box=None)
+    table = Table(Column("id", min_width=36), "title", "state", "chunks", "bytes", box=None)
     for each in documents:
         state = pb.DocumentState.Name(each.state).removeprefix("DOCUMENT_STATE_")
         state = f"{state} ({each.failure.reason})" if each.failure.reason else state

@@ -14,7 +14,7 @@ PAUSE_SECONDS = 0.2
 
 
 def ask(port: int) -> tuple[bool, str]:
-    """Return whether the mesh behind the gateway is ready, and the gateway's whole answer."""
+    """Return whether the mesh behind the gateway is ready, and the gateway's whole answer (JSON, if it gave one)."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
     try:
         connection.request("GET", "/ready")

@@ -158,7 +158,7 @@ def _dependencies(state: MeshState) -> Iterator[Finding]:
     """Yield what the front door says of each service's dependencies."""
     ready, answer = front_door.ask(state.gateway_port)
     if not ready:
-        yield Finding("front door", "failed", f"{state.gateway_url}/ready says no", answer)
+        yield Finding("front door", "failed", f"{state.gateway_url}/ready says no", front_door.message_of(answer))
         return
     yield Finding("front door", "ok", f"{state.gateway_url}/ready says ready")
     for component in json.loads(answer).get("components", ()):

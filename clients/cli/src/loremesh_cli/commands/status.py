@@ -22,6 +22,6 @@ def status(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     output.result(describe(state) | {"data_dir": str(home.root), "front_door_ready": ready})
     show(state, output)
     if not ready:
-        output.say(f"\nThe front door says it is not ready: {answer}", style="red")
+        output.say(f"\nThe front door: {front_door.message_of(answer)}", style="red")
     if not ready or state.phase is not Phase.READY:
         raise typer.Exit(1)

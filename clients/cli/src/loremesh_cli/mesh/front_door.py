@@ -4,6 +4,7 @@ Run as `python -m loremesh_cli.mesh.front_door PORT`; its status is 0 when the a
 """
 
 import http.client
+import json
 import sys
 import time
 
@@ -26,6 +27,14 @@ def ask(port: int) -> tuple[bool, str]:
         connection.close()
 
 
+def message_of(answer: str) -> str:
+    """Return the sentence in a refusal, or the whole of it when it is of another kind."""
+    try:
+        return str(json.loads(answer)["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer
+
+
 def main() -> int:
     """Ask until the answer is yes or patience ends; print the last answer if it was no."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -34,7 +43,7 @@ def main() -> int:
         if ready:
             return 0
         time.sleep(PAUSE_SECONDS)
-    print(answer, file=sys.stderr)
+    print(message_of(answer), file=sys.stderr)
     return 1
 
 

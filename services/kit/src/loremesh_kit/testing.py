@@ -45,14 +45,15 @@ async def fresh_database(
         for role in (schema, owner):
             await _ensure_role(connection, role)
         await _execute(connection, "CREATE DATABASE {} OWNER {}", name, owner)
-        urls = DatabaseUrls(
-            plain=_url(superuser_url, user=schema, database=name),
-            owner=_url(superuser_url, user=owner, database=name),
-        )
-        try:
-            await migrate(urls.owner, schema=schema, role=schema, directory=migrations)
-            yield urls
-        finally:
+    urls = DatabaseUrls(
+        plain=_url(superuser_url, user=schema, database=name),
+        owner=_url(superuser_url, user=owner, database=name),
+    )
+    try:
+        await migrate(urls.owner, schema=schema, role=schema, directory=migrations)
+        yield urls
+    finally:
+        async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as connection:
             await _execute(connection, "DROP DATABASE {} WITH (FORCE)", name)
 
 

@@ -1,10 +1,14 @@
-"""One whole mesh, as `loremesh up` starts it, for all system tests."""
+"""One whole mesh, as `loremesh up` starts it, for all system tests.
+
+To try a test on a mesh that runs already, name its data directory: SYSTEM_TEST_HOME=.loremesh pytest ...
+"""
 
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +45,12 @@ class Mesh:
 
 @pytest.fixture(scope="session")
 def mesh() -> Iterator[Mesh]:
+    if running := os.environ.get("SYSTEM_TEST_HOME"):
+        home = Home(Path(running))
+        current = state.read(home.state)
+        assert current is not None, f"no mesh has run in {running}"
+        yield Mesh(url=current.gateway_url, home=home)
+        return
     (port,) = free_ports(1)
     loremesh = Path(sys.executable).parent / "loremesh"
     environment = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
@@ -82,18 +92,23 @@ def settled(http: httpx.Client) -> Callable[[str], dict[str, Any]]:
     return wait
 
 
+class Library(dict[str, str]):
+    """A vector store of three documents: their ids by title."""
+
+    store = f"library-{uuid.uuid4().hex[:8]}"
+
+
 @pytest.fixture(scope="session")
-def library(http: httpx.Client, settled: Callable[[str], dict[str, Any]]) -> dict[str, str]:
-    """A vector store `library` with three documents; their ids by title."""
-    http.post("/api/v1/vector_stores", json={"id": "library", "display_name": "Library"}).raise_for_status()
+def library(http: httpx.Client, settled: Callable[[str], dict[str, Any]]) -> Library:
+    ids = Library()
+    http.post("/api/v1/vector_stores", json={"id": ids.store, "display_name": "Library"}).raise_for_status()
     texts = {
         "Lighthouses": "The lighthouse of Genoa, called the Lanterna, was built in 1543 and is 77 metres high.",
         "Bees": "A honey bee colony holds about forty thousand workers in summer. The queen lays 1500 eggs a day.",
         "ไทย": "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย 🐘 มีประชากรมากกว่าแปดล้านคน",
     }
-    ids = {}
     for number, (title, content) in enumerate(texts.items()):
-        body = {"title": title, "content": content, "vector_store_id": "library", "attributes": {"number": number}}
+        body = {"title": title, "content": content, "vector_store_id": ids.store, "attributes": {"number": number}}
         ids[title] = str(http.post("/api/v1/documents", json=body).raise_for_status().json()["id"])
     assert {settled(each)["state"] for each in ids.values()} == {"DOCUMENT_STATE_READY"}
     return ids

@@ -210,7 +210,7 @@ async def test_a_service_that_is_not_there_is_said_to_be_so(http: httpx.AsyncCli
     info, retry = response.json()["details"]
     assert (info["reason"], info["domain"]) == ("UPSTREAM_UNAVAILABLE", "gateway.loremesh.dev")
     assert info["metadata"] == {"service": "agent", "request_id": response.headers["x-request-id"]}
-    assert retry == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"}
+    assert retry == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"}
     with pytest.raises(aio.AioRpcError) as caught:
         await chat_pb2_grpc.ChatServiceStub(channel).Chat(chat_pb2.ChatRequest(message="hi"), timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

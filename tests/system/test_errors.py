@@ -48,7 +48,14 @@ REFUSALS: list[tuple[str, str, Any, int, str, str]] = [
     ("POST", SEARCH, {"query": "a", "vector_store_id": "nowhere"}, 404, "VECTOR_STORE_NOT_FOUND", ""),
     ("POST", SEARCH, {"query": "a", "filter": {}}, 400, "INVALID_FIELD", "filter.condition"),
     ("POST", SEARCH, {"query": "a", "filter": DEEP}, 400, "FILTER_INVALID", "filter"),
-    ("POST", SEARCH, {"query": "a", "filter": {"eq": {"key": "k", "value": [1]}}}, 400, "FILTER_INVALID", "filter"),
+    (
+        "POST",
+        SEARCH,
+        {"query": "a", "filter": {"eq": {"key": "k", "value": [1]}}},
+        400,
+        "FILTER_INVALID",
+        "filter.eq.value",
+    ),
     ("POST", f"{SEARCH}/explain", {}, 400, "INVALID_FIELD", "search"),
     ("POST", f"{SEARCH}/explain", {"search": {"query": ""}}, 400, "QUERY_EMPTY", "search.query"),
     # chat
@@ -81,7 +88,7 @@ REFUSALS: list[tuple[str, str, Any, int, str, str]] = [
     # uploads
     ("POST", DOCUMENTS, {"content": ""}, 400, "DOCUMENT_EMPTY", ""),
     ("POST", DOCUMENTS, b"", 400, "DOCUMENT_EMPTY", ""),
-    ("POST", DOCUMENTS, {"content": 5}, 400, "UPLOAD_MALFORMED", ""),
+    ("POST", DOCUMENTS, {"content": 5}, 400, "INVALID_FIELD", "content"),
     ("POST", DOCUMENTS, {"content": "a", "vector_store_id": "nowhere"}, 404, "VECTOR_STORE_NOT_FOUND", ""),
     ("POST", DOCUMENTS, {"content": "a", "title": "t" * 501}, 400, "INVALID_FIELD", "title"),
     ("POST", DOCUMENTS, {"content": "a", "attributes": {"k": {"deep": 1}}}, 400, "ATTRIBUTES_INVALID", "attributes"),
@@ -89,7 +96,7 @@ REFUSALS: list[tuple[str, str, Any, int, str, str]] = [
     ("GET", f"{STORES}/nowhere", None, 404, "VECTOR_STORE_NOT_FOUND", ""),
     ("POST", STORES, {"id": "default"}, 409, "VECTOR_STORE_ALREADY_EXISTS", ""),
     ("POST", STORES, {"id": "No Slug"}, 400, "INVALID_FIELD", "vector_store.id"),
-    ("POST", STORES, {"embedding_model": "none-such"}, 400, "EMBEDDING_MODEL_UNKNOWN", "vector_store.embedding_model"),
+    ("POST", STORES, {"embedding_model": "none-such"}, 400, "EMBEDDING_MODEL_UNKNOWN", "embedding_model"),
     ("DELETE", f"{STORES}/default", None, 400, "VECTOR_STORE_IN_USE", ""),
     (
         "POST",
@@ -128,13 +135,12 @@ def reason_of(answer: dict[str, Any]) -> str:
 
 
 def fields_of(answer: dict[str, Any]) -> list[str]:
-    violations = (detail.get("fieldViolations", detail.get("field_violations", [])) for detail in answer["details"])
+    violations = (detail.get("field_violations", []) for detail in answer["details"])
     return [str(each["field"]) for some in violations for each in some]
 
 
-@pytest.mark.usefixtures("library")
-def test_a_page_token_is_good_for_its_own_query_only(http: httpx.Client) -> None:
-    query: dict[str, Any] = {"vector_store_id": "library", "page_size": 1}
+def test_a_page_token_is_good_for_its_own_query_only(http: httpx.Client, library: Any) -> None:
+    query: dict[str, Any] = {"vector_store_id": library.store, "page_size": 1}
     token = http.get(DOCUMENTS, params=query).raise_for_status().json()["next_page_token"]
     response = http.get(DOCUMENTS, params={"page_size": 1, "page_token": token})
     assert (response.status_code, reason_of(response.json())) == (400, "PAGE_TOKEN_INVALID")

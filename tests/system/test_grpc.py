@@ -52,10 +52,9 @@ def test_a_document_is_uploaded_in_pieces_watched_and_found(channel: grpc.Channe
     assert b"".join(piece.data for piece in documents.DownloadDocument(download, timeout=30)).endswith(b"wanders.")
 
 
-@pytest.mark.usefixtures("library")
-def test_a_chat_streams(channel: grpc.Channel) -> None:
+def test_a_chat_streams(channel: grpc.Channel, library: Any) -> None:
     chat: Any = chat_pb2_grpc.ChatServiceStub(channel)
-    request = chat_pb2.ChatRequest(message="How many eggs does a bee queen lay?", vector_store_ids=["library"])
+    request = chat_pb2.ChatRequest(message="How many eggs does a bee queen lay?", vector_store_ids=[library.store])
     events = [each for each in chat.StreamChat(request, timeout=120) if each.WhichOneof("payload") != "heartbeat"]
     assert [each.seq for each in events] == list(range(1, len(events) + 1))
     assert events[-1].WhichOneof("payload") in ("completed", "incomplete")
@@ -92,9 +91,10 @@ def test_what_is_for_the_mesh_alone_is_not_reachable(channel: grpc.Channel) -> N
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-@pytest.mark.usefixtures("library")
-def test_a_browser_may_call_by_grpc_web(http: httpx.Client) -> None:
-    message = retrieval_pb2.SearchRequest(query="lighthouse", vector_store_id="library", top_k=1).SerializeToString()
+def test_a_browser_may_call_by_grpc_web(http: httpx.Client, library: Any) -> None:
+    message = retrieval_pb2.SearchRequest(
+        query="lighthouse", vector_store_id=library.store, top_k=1
+    ).SerializeToString()
     response = http.post(
         "/loremesh.retrieval.v1.RetrievalService/Search",
         content=struct.pack(">BI", 0, len(message)) + message,
@@ -141,8 +141,7 @@ def test_buf_curl_lists_every_service(mesh: Any) -> None:
     assert not any("IndexService" in method for method in methods)
 
 
-@pytest.mark.usefixtures("library")
-def test_buf_curl_calls_by_reflection_alone(mesh: Any) -> None:
-    search = json.dumps({"query": "lighthouse", "vectorStoreId": "library", "topK": 1})
+def test_buf_curl_calls_by_reflection_alone(mesh: Any, library: Any) -> None:
+    search = json.dumps({"query": "lighthouse", "vectorStoreId": library.store, "topK": 1})
     answer = buf_curl("--data", search, f"{mesh.url}/loremesh.retrieval.v1.RetrievalService/Search")
     assert json.loads(answer)["results"][0]["title"] == "Lighthouses"

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from typing import Any
 
 import httpx
@@ -50,7 +51,7 @@ class Uploader(threading.Thread):
 
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_killing_a_process_loses_no_document(mesh: Any, victim: str) -> None:
-    store = f"kill-{victim}"
+    store = f"kill-{victim}-{uuid.uuid4().hex[:8]}"
     httpx.post(f"{mesh.url}/api/v1/vector_stores", json={"id": store}, timeout=30).raise_for_status()
     uploader = Uploader(mesh.url, store)
     uploader.start()

@@ -120,6 +120,7 @@ class Batcher:
         if (error := running.exception()) is not None:
             for ticket, _ in batch:
                 ticket.fail(error)
+                self._backlog.discard(ticket)
         else:
             for (ticket, index), result in zip(batch, running.result(), strict=True):
                 ticket.receive(index, result)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from loremesh_kit.settings import ServiceSettings, Shared
 from pydantic import BeforeValidator, Field, SecretStr
@@ -37,6 +37,27 @@ def _remote_model(part: object) -> object:
     return RemoteModel(found["id"], int(found["dimension"]), int(found["window"] or 0))
 
 
+# The Snowball stemmers there are.
+Language = Literal[
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+]
 RemoteModels = Annotated[tuple[RemoteModel, ...] | None, NoDecode, BeforeValidator(_remote_models)]
 
 _OPENAI_MODELS = (
@@ -64,7 +85,7 @@ class EmbeddingSettings(ServiceSettings):
     batch_tokens: int = Field(default=512, gt=0, description="tokens in a batch, padding included")
     queue_limit: int = Field(default=1024, gt=0, description="texts that may wait before OVERLOADED")
 
-    bm25_language: str = Field(default="english", description="the Snowball stemmer's name")
+    bm25_language: Language = Field(default="english", description="whose stemmer and stop words are used")
     bm25_average_length: float = Field(default=112.0, gt=0, description="terms in a usual chunk")
 
     openai_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="empty: none is sent")

@@ -29,4 +29,5 @@ class SparseVector:
 def normalise(vectors: Floats) -> Floats:
     """Rows of shape (n, dimension) scaled to length one; rows of zeros stay so."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+    unit: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit

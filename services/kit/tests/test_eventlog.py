@@ -1,0 +1,148 @@
+"""The event log on a real Postgres, its nudges on a real NATS."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+from loremesh_kit import eventlog
+from loremesh_kit.eventlog import Event, Heartbeat
+from loremesh_kit.testing import caller
+
+pytestmark = pytest.mark.steelthread
+
+
+@pytest.fixture(autouse=True)
+def _as_somebody():
+    with caller():
+        yield
+
+
+async def append(database, run_id="run", count=1, **options: object):
+    seqs = []
+    for _ in range(count):
+        async with database.transaction() as connection:
+            seqs.append(
+                await eventlog.append(connection, **{"run_id": run_id, "kind": "delta", "payload": {"n": 1}, **options})
+            )
+    return seqs
+
+
+async def read(database, after_seq=0, limit=100, run_id="run"):
+    async with database.transaction() as connection:
+        return await eventlog.read(connection, run_id=run_id, after_seq=after_seq, limit=limit)
+
+
+async def test_events_are_numbered_from_one_in_each_run(database):
+    assert await append(database, "a", 3) == [1, 2, 3]
+    assert await append(database, "b", 1, kind="start", payload={"x": "ไทย"}, attempt=2, path=["task", "1"]) == [1]
+
+    (event,) = await read(database, run_id="b")
+    assert (event.kind, event.payload, event.attempt, event.path) == ("start", {"x": "ไทย"}, 2, ["task", "1"])
+
+
+async def test_reading_goes_on_where_it_stopped(database):
+    await append(database, count=5)
+
+    assert [event.seq for event in await read(database, limit=2)] == [1, 2]
+    assert [event.seq for event in await read(database, after_seq=2)] == [3, 4, 5]
+    assert await read(database, after_seq=5) == []
+
+
+async def test_a_failed_transaction_leaves_no_gap(database):
+    await append(database)
+    with pytest.raises(RuntimeError):
+        await _append_and_fail(database)
+
+    assert await append(database) == [2]
+
+
+async def _append_and_fail(database):
+    async with database.transaction() as connection:
+        await eventlog.append(connection, run_id="run", kind="lost", payload={})
+        raise RuntimeError
+
+
+async def test_numbers_become_visible_in_order(database):
+    """A reader who has seen 2 will never find a new 1."""
+    async with database.transaction() as slow:
+        assert await eventlog.append(slow, run_id="run", kind="slow", payload={}) == 1
+        quick = asyncio.create_task(append(database))
+        await asyncio.sleep(0.2)
+        assert not quick.done()
+        assert await read(database) == []
+    assert await quick == [2]
+
+
+async def test_appenders_at_once_share_no_number(database):
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(append(database, count=10)) for _ in range(5)]
+
+    assert sorted(seq for task in tasks for seq in task.result()) == list(range(1, 51))
+
+
+async def test_another_tenant_sees_nothing(database):
+    await append(database)
+    with caller(tenant="globex"):
+        assert await read(database) == []
+        assert await append(database) == [1]
+
+
+async def collect(database, bus, until, after_seq=0, heartbeat=30.0):
+    events = []
+    async with (
+        aclosing(eventlog.tail(database, bus, run_id="run", after_seq=after_seq, heartbeat=heartbeat)) as tail,
+        asyncio.timeout(20),
+    ):
+        async for event in tail:
+            events.append(event)
+            if isinstance(event, Event) and event.seq == until:
+                break
+    return events
+
+
+async def test_a_tail_gives_what_was_and_what_comes_without_gap_or_double(database, bus):
+    database.listen(bus.nudge)
+    await append(database, count=150)
+    tailing = asyncio.create_task(collect(database, bus, until=200))
+    await append(database, count=50)
+
+    assert [event.seq for event in await tailing] == list(range(1, 201))
+
+
+async def test_a_tail_resumes_anywhere(database, bus):
+    await append(database, count=10)
+
+    for seq in range(10):
+        events = await collect(database, bus, until=10, after_seq=seq)
+        assert [event.seq for event in events] == list(range(seq + 1, 11))
+
+
+async def test_a_nudge_wakes_a_tail_at_once(database, bus, monkeypatch):
+    monkeypatch.setattr(eventlog, "_POLL_SECONDS", 60.0)
+    database.listen(bus.nudge)
+    tailing = asyncio.create_task(collect(database, bus, until=1))
+    await asyncio.sleep(0.5)
+    started = time.monotonic()
+    await append(database)
+    await tailing
+
+    assert time.monotonic() - started < 2
+
+
+async def test_without_nudges_a_tail_polls(database):
+    tailing = asyncio.create_task(collect(database, None, until=1))
+    await asyncio.sleep(0.2)
+    await append(database)
+
+    assert [event.seq for event in await tailing] == [1]
+
+
+async def test_a_quiet_run_beats(database, bus):
+    tailing = asyncio.create_task(collect(database, bus, until=1, heartbeat=0.2))
+    await asyncio.sleep(0.7)
+    await append(database)
+    events = await tailing
+
+    assert isinstance(events[0], Heartbeat)
+    assert 2 <= len(events[:-1]) <= 5

@@ -135,7 +135,9 @@ def test_variables_of_one_path_have_one_name_and_are_not_in_the_body(made: dict[
 def test_a_stream_is_server_sent_events_of_its_message(made: dict[str, Any]) -> None:
     ((kind, content),) = made["paths"][f"{GET_THING}/events"]["get"]["responses"]["200"]["content"].items()
     assert kind == "text/event-stream"
-    assert content["schema"]["contentSchema"] == {"$ref": "#/components/schemas/loremesh.thing.v1.Thing"}
+    assert content["schema"]["properties"]["data"]["contentSchema"] == {
+        "$ref": "#/components/schemas/loremesh.thing.v1.Thing"
+    }
 
 
 def test_an_rpc_without_a_rule_has_no_path(made: dict[str, Any]) -> None:

@@ -1,4 +1,3 @@
-
 """The errors of the edge service.
 
 ServiceError

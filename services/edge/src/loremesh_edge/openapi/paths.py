@@ -120,12 +120,13 @@ class Paths:
         schema = self._schemas.message(method.output_type)
         if not method.server_streaming:
             return {"description": description, "content": {"application/json": {"schema": schema}}}
-        events: Schema = {
-            "type": "string",
-            "description": f"Server-sent events; the `data` of each is a {method.output_type[1:]}.",
-            "contentSchema": schema,
+        event: Schema = {
+            "type": "object",
+            "description": f"One of the server-sent events: its `data` is a {method.output_type[1:]} as JSON.",
+            "properties": {"data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}},
+            "required": ["data"],
         }
-        return {"description": description, "content": {"text/event-stream": {"schema": events}}}
+        return {"description": description, "content": {"text/event-stream": {"schema": event}}}
 
 
 def _parameter(variable: str) -> str:

@@ -124,6 +124,7 @@ async def test_searches_get_their_turn_during_a_long_delete(tmp_path, make_chunk
         while not deleting.done():
             await index.rank(MODEL, SCOPE, QueryVectors((1.0, 0.0, 0.0, 0.0), None), limit=5)
             turns += 1
+            await asyncio.sleep(0.001)
         assert await deleting == 5000
         assert turns >= 5
 

@@ -1,4 +1,4 @@
-"""Qdrant Edge's shards on disk, one for each embedding model. Nothing here may run on two threads at once."""
+"""Qdrant Edge's shards on disk, one for each embedding model. They are opened, made and changed on one thread."""
 
 import fcntl
 import json

@@ -23,6 +23,8 @@ from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Branch, QueryVectors
 
 _SECONDS = 30.0
+# The first with term statistics of one scope; an older one ignores that they are asked for.
+_OLDEST = (1, 19)
 # Indexed attributes of numbers and times; more are ordered too, slower.
 _RANGE_INDEXES = 64
 
@@ -90,8 +92,10 @@ class QdrantIndex:
         return {point_id: chunk for point_id, chunk in found if chunk is not None}
 
     async def ping(self) -> None:
-        """Raise when the server does not answer."""
-        await self._client.collection_exists("loremesh")
+        """Raise when the server does not answer, or is one that would score over all tenants' documents together."""
+        version = (await self._client.info()).version
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise RuntimeError(f"Qdrant {'.'.join(map(str, _OLDEST))} or newer is needed, not {version}")
 
     async def upsert(self, model: str, dimension: int, scope: Scope, chunks: Sequence[IndexedChunk]) -> None:
         """See ports.ChunkStore."""

@@ -86,7 +86,7 @@ class Bus:
         self._jetstream = JetStreamContext(client, timeout=_PUBLISH_SECONDS)
         self._service = service
         self._on_closed = on_closed
-        self._closing = False
+        self._started = self._closing = False
         self._outgoing_nudges: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
         self._reconnect_listeners: set[Callable[[], None]] = set()
         # How often this process had to make a stream: more than once means that the broker lost its store.
@@ -212,6 +212,7 @@ class Bus:
 
     async def run(self, url: str) -> None:
         """Connect, however long that takes, and carry nudges for ever."""
+        self._started = True
         await self._client.connect(
             url,
             name=f"loremesh-{self._service}",
@@ -221,7 +222,7 @@ class Bus:
             ping_interval=5,
             max_outstanding_pings=2,
             error_cb=_report_error,
-            disconnected_cb=_report_disconnected,
+            disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
             closed_cb=self._closed,
         )
@@ -234,7 +235,8 @@ class Bus:
     async def close(self) -> None:
         """Flush and close for good."""
         self._closing = True
-        await self._client.close()
+        if self._started:
+            await self._client.close()
 
     def _connected_jetstream(self) -> JetStreamContext:
         self.require_connection()
@@ -242,6 +244,10 @@ class Bus:
 
     def _nudge_subject(self, topic: str) -> str:
         return subject(self._service, f"nudges.{_UNTOKENABLE.sub('_', topic)}")
+
+    async def _disconnected(self) -> None:
+        if not self._closing:
+            _log.warning("nats disconnected")
 
     async def _reconnected(self) -> None:
         _log.info("nats reconnected")
@@ -276,10 +282,6 @@ def translated() -> Iterator[None]:
 
 async def _report_error(error: Exception) -> None:
     _log.debug("nats error", error=repr(error))
-
-
-async def _report_disconnected() -> None:
-    _log.warning("nats disconnected")
 
 
 def end_process() -> None:

@@ -1,0 +1,1 @@
+"""Chat over the documents: conversations, prompts, models, cited answers."""

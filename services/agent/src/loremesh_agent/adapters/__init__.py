@@ -1,0 +1,1 @@
+"""Everything outside, one module for each thing."""

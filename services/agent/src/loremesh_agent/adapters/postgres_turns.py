@@ -1,0 +1,152 @@
+"""Turns in Postgres. Row-level security adds the tenant to every statement."""
+
+from collections.abc import Sequence
+
+from loremesh_kit.postgres import Database
+
+from loremesh_agent.adapters.postgres_rows import sources
+from loremesh_agent.domain.conversations import Exchange, title_of
+from loremesh_agent.errors import ConversationBusy, ConversationNotFound
+from loremesh_agent.ports import FinishedTurn, NewTurn
+
+# More would not fit into any window worth filling.
+_REMEMBERED = 20
+_BUSY_RETRY_SECONDS = 2.0
+
+_CREATE = """
+INSERT INTO conversations (id, title, agent_id, attributes)
+VALUES (%(new_conversation_id)s, %(title)s, %(agent_id)s, '{}')
+"""
+
+# The lock makes turns of a conversation queue up here; what they then see is up to date.
+_LOCK = "SELECT message_count FROM conversations WHERE id = %(conversation_id)s FOR UPDATE"
+
+_HOLDER = """
+SELECT greatest(0, extract(epoch FROM lease_until - clock_timestamp()))::float8 AS seconds
+FROM messages WHERE conversation_id = %(conversation_id)s AND state = 'IN_PROGRESS'
+"""
+
+_GIVE_UP = """
+UPDATE messages SET state = 'FAILED', lease_until = NULL
+WHERE conversation_id = %(conversation_id)s AND state = 'IN_PROGRESS'
+"""
+
+_HISTORY = f"""
+SELECT asked.content AS question, said.content AS answer
+FROM messages AS said
+JOIN messages AS asked
+    ON asked.conversation_id = said.conversation_id AND asked.position = said.position - 1 AND asked.role = 'USER'
+WHERE said.conversation_id = %(conversation_id)s AND said.role = 'AGENT' AND said.content <> ''
+    AND said.state IN ('COMPLETED', 'INCOMPLETE')
+ORDER BY said.position DESC LIMIT {_REMEMBERED}
+"""  # noqa: S608 - made of constants
+
+_INSERT = """
+WITH counted AS (
+    UPDATE conversations SET
+        message_count = message_count + 2, update_time = now(),
+        title = CASE WHEN title = '' AND message_count = 0 THEN %(title)s ELSE title END
+    WHERE id = %(conversation_id)s
+), last AS (
+    SELECT coalesce(max(position), 0) AS position FROM messages WHERE conversation_id = %(conversation_id)s
+)
+INSERT INTO messages (id, conversation_id, position, role, content, state, lease_until, run_id)
+SELECT %(question_id)s, %(conversation_id)s, position + 1, 'USER', %(text)s, 'COMPLETED', NULL, '' FROM last
+UNION ALL
+SELECT %(answer_id)s, %(conversation_id)s, position + 2, 'AGENT', '', 'IN_PROGRESS',
+    clock_timestamp() + make_interval(secs => %(lease)s), %(run_id)s FROM last
+"""
+
+_KEEP = """
+UPDATE messages SET content = %(content)s, lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+WHERE id = %(answer_id)s AND state = 'IN_PROGRESS' RETURNING id
+"""
+
+_FINISH = """
+UPDATE messages SET
+    content = %(content)s, state = %(state)s, lease_until = NULL, sources = %(sources)s, model = %(model)s,
+    grounded = %(grounded)s, input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s
+WHERE id = %(answer_id)s AND (state = 'IN_PROGRESS' OR (state = %(state)s AND content = %(content)s)) RETURNING id
+"""
+
+_EXISTS = "SELECT id FROM conversations WHERE id = %s"
+
+_WITHDRAW = """
+WITH gone AS (DELETE FROM messages WHERE id IN (%(question_id)s, %(answer_id)s) RETURNING conversation_id),
+unmade AS (DELETE FROM conversations WHERE id = %(new_conversation_id)s)
+UPDATE conversations SET message_count = message_count - (SELECT count(*) FROM gone)
+WHERE id IN (SELECT conversation_id FROM gone) AND id <> %(new_conversation_id)s
+"""
+
+
+class PostgresTurns:
+    """The tables `conversations` and `messages`, as chats write them."""
+
+    def __init__(self, *, database: Database, lease: float) -> None:
+        """`lease` is in seconds."""
+        self._database = database
+        self._lease = lease
+
+    async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
+        """See ports.TurnStore."""
+        made = turn.conversation_id is None
+        conversation_id = turn.new_conversation_id if turn.conversation_id is None else turn.conversation_id
+        parameters = {**self._of(turn), "conversation_id": conversation_id, "title": title_of(turn.text)}
+        history: list[Exchange] = []
+        async with self._database.transaction() as connection:
+            if made:
+                await connection.execute(_CREATE, parameters)
+            else:
+                if await (await connection.execute(_LOCK, parameters)).fetchone() is None:
+                    raise ConversationNotFound(conversation_id)
+                holder = await (await connection.execute(_HOLDER, parameters)).fetchone()
+                if holder and holder["seconds"] > 0:
+                    raise ConversationBusy(conversation_id, retry_after=min(_BUSY_RETRY_SECONDS, holder["seconds"]))
+                if holder:
+                    await connection.execute(_GIVE_UP, parameters)
+                rows = await (await connection.execute(_HISTORY, parameters)).fetchall()
+                history = [Exchange(**row) for row in reversed(rows)]
+            await connection.execute(_INSERT, parameters)
+        return history
+
+    async def keep(self, turn: NewTurn, content: str) -> None:
+        """See ports.TurnStore."""
+        rows = await self._database.fetch(_KEEP, {**self._of(turn), "content": content})
+        if not rows:
+            await self._say_lost(turn)
+
+    async def finish(self, turn: NewTurn, finished: FinishedTurn) -> None:
+        """See ports.TurnStore."""
+        parameters = {
+            **self._of(turn),
+            "content": finished.content,
+            "state": finished.state,
+            "sources": sources(finished.sources),
+            "model": finished.model,
+            "grounded": finished.grounded,
+            "input_tokens": finished.usage.input_tokens if finished.usage else None,
+            "output_tokens": finished.usage.output_tokens if finished.usage else None,
+        }
+        if not await self._database.fetch(_FINISH, parameters):
+            await self._say_lost(turn)
+
+    async def withdraw(self, turn: NewTurn) -> None:
+        """See ports.TurnStore."""
+        await self._database.fetch(_WITHDRAW, self._of(turn))
+
+    async def _say_lost(self, turn: NewTurn) -> None:
+        conversation_id = turn.conversation_id or turn.new_conversation_id
+        if await self._database.fetch(_EXISTS, [conversation_id]):
+            raise ConversationBusy(conversation_id, retry_after=_BUSY_RETRY_SECONDS)
+        raise ConversationNotFound(conversation_id)
+
+    def _of(self, turn: NewTurn) -> dict[str, object]:
+        return {
+            "run_id": turn.run_id,
+            "question_id": turn.question_id,
+            "answer_id": turn.answer_id,
+            "text": turn.text,
+            "agent_id": turn.agent_id,
+            "new_conversation_id": turn.new_conversation_id,
+            "lease": self._lease,
+        }

@@ -1,0 +1,1 @@
+"""Decisions without I/O: prompts, citations, relevance, grounding."""

@@ -1,0 +1,1 @@
+"""Use cases: what happens in which order, and what is kept."""

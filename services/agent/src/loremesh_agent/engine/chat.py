@@ -1,0 +1,177 @@
+"""Chat: a question in, a run's events out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+from loremesh_kit.clock import Clock
+from loremesh_kit.errors import ServiceError
+from loremesh_kit.ids import new_id
+from loremesh_kit.loops import background
+
+from loremesh_agent.domain import prompts
+from loremesh_agent.domain.agents import Agent
+from loremesh_agent.domain.conversations import Exchange
+from loremesh_agent.domain.events import Answer, Completed, Event, Failed, Heartbeat, Incomplete, Payload
+from loremesh_agent.domain.followups import search_text
+from loremesh_agent.domain.passages import Found, merged
+from loremesh_agent.domain.questions import Question
+from loremesh_agent.domain.relevance import Floors, is_relevant
+from loremesh_agent.engine.run import Run, Task
+from loremesh_agent.engine.settling import settle
+from loremesh_agent.ports import AgentDirectory, ModelProvider, NewTurn, PassageIndex, TurnStore
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds of silence after which a stream says that it lives, and between keeping what there is of an answer."""
+
+    heartbeat: float = 10.0
+    keep: float = 5.0
+
+
+class ChatEngine:
+    """Answers questions from the documents."""
+
+    def __init__(
+        self,
+        *,
+        agents: AgentDirectory,
+        index: PassageIndex,
+        provider: ModelProvider,
+        turns: TurnStore,
+        clock: Clock,
+        floors: Floors,
+        pace: Pace,
+    ) -> None:
+        self._agents = agents
+        self._index = index
+        self._provider = provider
+        self._turns = turns
+        self._clock = clock
+        self._floors = floors
+        self._pace = pace
+
+    async def answer(self, question: Question) -> Answer:
+        """The whole answer, or what there was when a limit cut it; raises what a stream would end with."""
+        async with aclosing(self.stream(question)) as events:
+            async for event in events:
+                match event.payload:
+                    case Completed(answer) | Incomplete(answer):
+                        return answer
+                    case Failed(error):
+                        raise error
+        raise AssertionError("unreachable: a stream has a terminal event")
+
+    async def stream(self, question: Question) -> AsyncGenerator[Event, None]:
+        """What happens while the question is answered; leaving early cancels the run.
+
+        Raises, before the first event, MessageTooLong, AgentNotFound, ConversationNotFound, ConversationBusy,
+        VectorStoreNotFound, FilterInvalid, DependencyUnavailable and DeadlineExceeded; later failures are events.
+        """
+        task = await self._begin(question)
+        happened = _Happened(run_id=task.turn.run_id, clock=self._clock)
+        run = Run(task, emit=happened.add, provider=self._provider, turns=self._turns, keep_seconds=self._pace.keep)
+        # The run never raises, so that this group never cancels whoever holds the generator between two events.
+        async with background() as group:
+            group.create_task(run.write())
+            while True:
+                event = await happened.next(silence=self._pace.heartbeat)
+                yield event
+                if event.terminal:
+                    break
+
+    async def _begin(self, question: Question) -> Task:
+        agent = await self._agents.get(question.agent_id)
+        prompts.check(agent, question=question.text, max_output_tokens=question.max_output_tokens)
+        turn = NewTurn(
+            run_id=new_id(),
+            question_id=new_id(),
+            answer_id=new_id(),
+            text=question.text,
+            agent_id=agent.id,
+            conversation_id=question.conversation_id,
+            new_conversation_id=new_id(),
+        )
+        try:
+            history, query, found = await self._open(turn, question, agent)
+            prompt = None
+            if is_relevant(query, found, self._floors):
+                prompt = prompts.build(
+                    agent,
+                    question=question.text,
+                    passages=found.passages,
+                    history=history,
+                    max_output_tokens=question.max_output_tokens,
+                )
+        except BaseException:
+            await self._withdraw(turn)
+            raise
+        return Task(turn=turn, agent=agent, prompt=prompt, temperature=question.temperature)
+
+    async def _open(self, turn: NewTurn, question: Question, agent: Agent) -> tuple[Sequence[Exchange], str, Found]:
+        """Begin the turn and search; together where the search does not depend on what was said before."""
+        if turn.conversation_id is not None:
+            history = await self._turns.begin(turn)
+            query = search_text(question.text, history)
+            return history, query, await self._search(query, question, agent)
+        query = search_text(question.text, ())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._turns.begin(turn))
+                searching = group.create_task(self._search(query, question, agent))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return (), query, searching.result()
+
+    async def _search(self, query: str, question: Question, agent: Agent) -> Found:
+        top_k = question.top_k or agent.top_k
+        try:
+            async with asyncio.TaskGroup() as group:
+                searches = [
+                    group.create_task(
+                        self._index.search(query, vector_store_id=each, top_k=top_k, filter_=question.filter_)
+                    )
+                    for each in question.vector_store_ids or agent.vector_store_ids
+                ]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return merged([search.result() for search in searches], top_k=top_k)
+
+    async def _withdraw(self, turn: NewTurn) -> None:
+        try:
+            await settle(lambda: self._turns.withdraw(turn))
+        except (ServiceError, TimeoutError) as error:
+            _log.warning("a refused turn could not be withdrawn", run_id=turn.run_id, error=str(error))
+
+
+class _Happened:
+    """The events of a run between the one who makes them and the one who reads them."""
+
+    def __init__(self, *, run_id: str, clock: Clock) -> None:
+        self._run_id = run_id
+        self._clock = clock
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._seq = 0
+
+    def add(self, payload: Payload) -> None:
+        """The next event."""
+        self._seq += 1
+        self._queue.put_nowait(self._event(self._seq, payload))
+
+    async def next(self, *, silence: float) -> Event:
+        """The next event, or a heartbeat after so many seconds without one."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        try:
+            async with asyncio.timeout(silence):
+                return await self._queue.get()
+        except TimeoutError:
+            return self._event(0, Heartbeat())
+
+    def _event(self, seq: int, payload: Payload) -> Event:
+        return Event(run_id=self._run_id, seq=seq, time=self._clock.now(), payload=payload)

@@ -1,0 +1,175 @@
+"""What the use cases need of the world outside, each named for the need."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from loremesh_kit.filters import Filter
+from loremesh_kit.pages import Position
+
+from loremesh_agent.domain.agents import Agent
+from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
+from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.passages import Found, Source
+from loremesh_agent.domain.prompts import PromptMessage
+
+
+class PassageIndex(Protocol):
+    """Finds passages of documents."""
+
+    async def search(self, query: str, *, vector_store_id: str, top_k: int, filter_: Filter | None) -> Found:
+        """The best passages; raises VectorStoreNotFound, FilterInvalid, DependencyUnavailable, DeadlineExceeded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """What a model is asked; None leaves a parameter to the provider."""
+
+    model: str
+    messages: Sequence[PromptMessage]
+    max_output_tokens: int
+    temperature: float | None = None
+    frequency_penalty: float | None = None
+    stop: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelText:
+    """A piece of the answer, not empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFinish:
+    """The answer is whole, or cut by a limit of the provider; always the last event."""
+
+    reason: FinishReason
+    usage: Usage | None = None
+
+
+ModelEvent = ModelText | ModelFinish
+
+
+class ModelProvider(Protocol):
+    """Asks language models."""
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call it."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """The answer as it comes; closing the generator ends the request.
+
+        Ends with exactly one ModelFinish, or raises ProviderUnavailable, ProviderTimeout, ProviderRefused or
+        ProviderStreamCut.
+        """
+        ...
+
+
+class AgentDirectory(Protocol):
+    """Knows the agents."""
+
+    async def get(self, agent_id: str) -> Agent:
+        """The agent; empty means the default one. Raises AgentNotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    """A message to be answered, with the ids that it and its answer are going to have.
+
+    `conversation_id` None makes a conversation `new_conversation_id`, held with `agent_id`.
+    """
+
+    run_id: str
+    question_id: str
+    answer_id: str
+    text: str
+    agent_id: str
+    conversation_id: str | None
+    new_conversation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedTurn:
+    """How an answer ended, and all that is kept of it."""
+
+    content: str
+    state: State
+    sources: Sequence[Source] = ()
+    usage: Usage | None = None
+    model: str = ""
+    grounded: bool = False
+
+
+class TurnStore(Protocol):
+    """Keeps the turns of conversations; at any time at most one answer of a conversation is being written.
+
+    Whoever has not told of an answer for `lease` seconds (given to the constructor) has lost it: the next turn
+    takes the conversation over, and what the first still writes is refused.
+    """
+
+    async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
+        """Keep the question and the answer's row, all or nothing; what was said before, oldest first.
+
+        Raises ConversationNotFound, ConversationBusy.
+        """
+        ...
+
+    async def keep(self, turn: NewTurn, content: str) -> None:
+        """Keep what there is of the answer and renew the lease; raises as `finish`."""
+        ...
+
+    async def finish(self, turn: NewTurn, finished: FinishedTurn) -> None:
+        """Keep the answer as it ended.
+
+        Raises ConversationNotFound when it was deleted meanwhile, ConversationBusy when the turn is lost.
+        """
+        ...
+
+    async def withdraw(self, turn: NewTurn) -> None:
+        """Undo `begin`: the question was refused after all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationChange:
+    """New values; None leaves what is there."""
+
+    title: str | None = None
+    attributes: Mapping[str, Any] | None = None
+
+
+class ConversationStore(Protocol):
+    """Keeps conversations and shows their messages."""
+
+    async def create(self, conversation_id: str, *, title: str, agent_id: str, attributes: Mapping[str, Any]) -> None:
+        """Keep an empty conversation."""
+        ...
+
+    async def get(self, conversation_id: str) -> Conversation:
+        """The conversation; raises ConversationNotFound."""
+        ...
+
+    async def page(self, *, after: Position | None, limit: int) -> Sequence[Conversation]:
+        """At most `limit` conversations behind a position, the one changed last first."""
+        ...
+
+    async def update(self, conversation_id: str, change: ConversationChange, *, etag: str) -> Conversation:
+        """Change it; raises ConversationNotFound, and EtagMismatch unless `etag` is empty or the current one."""
+        ...
+
+    async def delete(self, conversation_id: str) -> None:
+        """Delete it with its messages; raises ConversationNotFound."""
+        ...
+
+    async def messages(self, conversation_id: str, *, after: int, limit: int) -> Sequence[Message]:
+        """At most `limit` messages behind a position, oldest first; raises ConversationNotFound."""
+        ...
+
+    async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
+        """Put feedback on an answer in place of what was said before; raises MessageNotFound."""
+        ...

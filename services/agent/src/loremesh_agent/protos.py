@@ -1,0 +1,170 @@
+"""What the use cases speak of, as protobuf messages."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from loremesh.agent.v1 import chat_pb2 as chat
+from loremesh.agent.v1 import conversation_pb2 as pb
+from loremesh_kit.text import clean
+
+from loremesh_agent.domain.conversations import Conversation, Feedback, Message, Rating, Role, State, Usage
+from loremesh_agent.domain.events import (
+    Answer,
+    Completed,
+    Event,
+    Failed,
+    FinishReason,
+    Heartbeat,
+    Incomplete,
+    RunStarted,
+    SourcesFound,
+    TextDelta,
+    TextFinish,
+    TextStart,
+)
+from loremesh_agent.domain.passages import Source
+
+_FINISH = {
+    FinishReason.STOP: chat.FINISH_REASON_STOP,
+    FinishReason.LENGTH: chat.FINISH_REASON_LENGTH,
+    FinishReason.CONTENT_FILTER: chat.FINISH_REASON_CONTENT_FILTER,
+}
+_ROLES = {Role.USER: pb.ROLE_USER, Role.AGENT: pb.ROLE_AGENT}
+_STATES = {state: pb.MessageState.Value(f"MESSAGE_STATE_{state}") for state in State}
+_RATINGS = {Rating.GOOD: pb.RATING_GOOD, Rating.BAD: pb.RATING_BAD}
+_READ_RATINGS = {proto: rating for rating, proto in _RATINGS.items()}
+
+
+def event(happened: Event) -> chat.ChatEvent:
+    """One event of a stream."""
+    proto = chat.ChatEvent(run_id=happened.run_id, seq=happened.seq, attempt=1)
+    proto.time.CopyFrom(timestamp(happened.time))
+    match happened.payload:
+        case TextDelta(text, block):
+            proto.text_delta.text, proto.text_delta.block = text, block
+        case Heartbeat():
+            proto.heartbeat.SetInParent()
+        case RunStarted(conversation_id, agent_id, message_id):
+            proto.run_started.conversation_id = conversation_id
+            proto.run_started.agent_id, proto.run_started.message_id = agent_id, message_id
+        case SourcesFound(sources):
+            proto.sources.sources.extend(map(source, sources))
+            proto.sources.SetInParent()
+        case TextStart(block):
+            proto.text_start.block = block
+            proto.text_start.SetInParent()
+        case TextFinish(reason, block):
+            proto.text_finish.finish_reason, proto.text_finish.block = _FINISH[reason], block
+        case Completed(answer):
+            proto.completed.CopyFrom(response(answer))
+        case Incomplete(answer):
+            proto.incomplete.reason = _FINISH[answer.finish_reason]
+            proto.incomplete.partial.CopyFrom(response(answer))
+        case Failed(error):
+            proto.failed.reason, proto.failed.message = error.reason, error.message
+            proto.failed.retryable = error.retryable
+            proto.failed.metadata.update(error.metadata)
+    return proto
+
+
+def response(answer: Answer) -> chat.ChatResponse:
+    """An answer."""
+    return chat.ChatResponse(
+        response=answer.text,
+        conversation_id=answer.conversation_id,
+        sources=map(source, answer.sources),
+        run_id=answer.run_id,
+        usage=usage(answer.usage) or chat.Usage(),
+        finish_reason=_FINISH[answer.finish_reason],
+        grounded=answer.grounded,
+        message_id=answer.message_id,
+        model=answer.model,
+    )
+
+
+def source(given: Source) -> chat.Source:
+    """A source."""
+    passage = given.passage
+    return chat.Source(
+        number=given.number,
+        document_id=passage.document_id,
+        chunk_id=passage.chunk_id,
+        title=passage.title,
+        content=passage.content,
+        score=passage.score,
+        attributes=struct(passage.attributes),
+        page=passage.page,
+        start_char=passage.start_char,
+        end_char=passage.end_char,
+        heading_path=passage.heading_path,
+        vector_store_id=passage.vector_store_id,
+        cited=given.cited,
+    )
+
+
+def usage(taken: Usage | None) -> chat.Usage | None:
+    """Tokens, None where they are unknown."""
+    if taken is None:
+        return None
+    return chat.Usage(input_tokens=taken.input_tokens, output_tokens=taken.output_tokens)
+
+
+def conversation(kept: Conversation) -> pb.Conversation:
+    """A conversation."""
+    return pb.Conversation(
+        id=kept.id,
+        title=kept.title,
+        agent_id=kept.agent_id,
+        attributes=struct(kept.attributes),
+        message_count=kept.message_count,
+        create_time=timestamp(kept.create_time),
+        update_time=timestamp(kept.update_time),
+        etag=kept.etag,
+    )
+
+
+def message(kept: Message) -> pb.Message:
+    """A message."""
+    return pb.Message(
+        id=kept.id,
+        conversation_id=kept.conversation_id,
+        role=_ROLES[kept.role],
+        content=kept.content,
+        sources=map(source, kept.sources),
+        state=_STATES[kept.state],
+        run_id=kept.run_id,
+        usage=usage(kept.usage),
+        feedback=_feedback(kept.feedback) if kept.feedback else None,
+        create_time=timestamp(kept.create_time),
+        model=kept.model,
+        grounded=kept.grounded,
+    )
+
+
+def _feedback(said: Feedback) -> pb.Feedback:
+    rating = _RATINGS[said.rating] if said.rating else pb.RATING_UNSPECIFIED
+    return pb.Feedback(rating=rating, comment=said.comment)
+
+
+def read_feedback(proto: pb.Feedback) -> Feedback | None:
+    """What was said, None when that takes back what was said before."""
+    rating = _READ_RATINGS.get(proto.rating)
+    comment = clean(proto.comment)
+    return Feedback(rating=rating, comment=comment) if rating or comment else None
+
+
+def struct(attributes: Mapping[str, Any]) -> Struct:
+    """A JSON object."""
+    proto = Struct()
+    proto.update(attributes)
+    return proto
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """An instant."""
+    proto = Timestamp()
+    proto.FromDatetime(time)
+    return proto

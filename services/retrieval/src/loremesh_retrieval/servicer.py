@@ -11,12 +11,20 @@ from loremesh_kit.text import clean
 
 from loremesh_retrieval.domain.explanation import Explanation, Outcome
 from loremesh_retrieval.domain.ranking import Fusion
-from loremesh_retrieval.domain.search import DEFAULT_VECTOR_STORE, Mode, Rerank, Result, Search, Stage, Trace
+from loremesh_retrieval.domain.search import (
+    DEFAULT_TOP_K,
+    DEFAULT_VECTOR_STORE,
+    Mode,
+    Rerank,
+    Result,
+    Search,
+    Stage,
+    Trace,
+)
 from loremesh_retrieval.engine import SearchEngine
 
 Context = aio.ServicerContext[Any, Any]
 
-_DEFAULT_TOP_K = 5
 _SHOWN_CANDIDATES = 200
 _MODES = {pb.SEARCH_MODE_DENSE: Mode.DENSE, pb.SEARCH_MODE_SPARSE: Mode.SPARSE}
 _OUTCOMES = {
@@ -62,7 +70,7 @@ def _search(request: pb.SearchRequest, *, field: str = "filter") -> Search:
     return Search(
         query=clean(request.query),
         vector_store_id=request.vector_store_id or DEFAULT_VECTOR_STORE,
-        top_k=request.top_k if request.HasField("top_k") else _DEFAULT_TOP_K,
+        top_k=request.top_k if request.HasField("top_k") else DEFAULT_TOP_K,
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
         filter_=filters.from_proto(request.filter, field=field) if request.HasField("filter") else None,
         mode=_MODES.get(request.mode, Mode.HYBRID),

@@ -114,7 +114,8 @@ class Shards:
         engine.flush()
         engine.close()
         (unfinished / _MANIFEST).write_text(json.dumps({"model": model, "dimension": dimension}))
-        _sync(unfinished / _MANIFEST)
+        # Everything the engine made: it does not itself wait for the disk.
+        os.sync()
         unfinished.rename(directory)
         _sync(self._directory)
         shard = self._shards[model] = self._load(directory)

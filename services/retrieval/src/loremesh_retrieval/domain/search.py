@@ -11,6 +11,7 @@ from loremesh_retrieval.domain.ranking import Fusion, Ranking
 from loremesh_retrieval.domain.scope import Scope
 
 DEFAULT_VECTOR_STORE = "default"
+DEFAULT_TOP_K = 5
 
 # A fused score depends on how the scores of its candidates are distributed: with few of them it is distorted, beyond
 # 50 nothing changes (nDCG@10 on Cranfield: 0.562 with 20, 0.569 with 50, 0.568 with 100, 0.569 with 200).
@@ -47,7 +48,7 @@ class Search:
 
     query: str = field(repr=False)
     vector_store_id: str = DEFAULT_VECTOR_STORE
-    top_k: int = 5
+    top_k: int = DEFAULT_TOP_K
     score_threshold: float | None = None
     filter_: Filter | None = None
     mode: Mode = Mode.HYBRID

@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy, StrategyKind, chunk
 from loremesh_ingestion.domain.chunking.tokens import TokenMap
 from loremesh_ingestion.domain.parsed import Block, BlockKind, Page, ParsedDocument
@@ -18,7 +17,12 @@ COUNTER = WordPieceCounter.bundled()
 THAI = "สวัสดีครับ วันนี้อากาศดีมาก เราจะไปเที่ยวทะเลที่หัวหินกับครอบครัว น้ำทะเลใสมาก"
 EMOJI = "👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇹🇭🇯🇵😀 so many 🎉🎉"
 PIECES = [
-    *("The wing stalls. ", "Dr. Smith arrived at 10.30 a.m. today! ", "no end in sight ", "e.g. this, and that; more: "),
+    *(
+        "The wing stalls. ",
+        "Dr. Smith arrived at 10.30 a.m. today! ",
+        "no end in sight ",
+        "e.g. this, and that; more: ",
+    ),
     *(THAI, EMOJI, "日本語の文章です。これはテストです。", "한국어 문장입니다. ", "x" * 150, "\ue000\u200d\u0301"),
     *("\n", "\n\n", "    ", "\t", "# Heading\n\n", "| a | b |\n|---|---|\n| 1 | 2 |\n", "def f(x):\n    return x\n"),
 ]
@@ -31,7 +35,7 @@ def documents(draw: st.DrawFn) -> ParsedDocument:
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
     kinds = st.sampled_from(BlockKind)
     blocks = []
-    for start, end in list(zip(cuts, cuts[1:], strict=False))[:: draw(st.sampled_from([1, 2]))]:
+    for start, end in list(pairwise(cuts))[:: draw(st.sampled_from([1, 2]))]:
         kind = draw(kinds)
         blocks.append(Block(kind, start, end, draw(st.integers(1, 6)) if kind is BlockKind.HEADING else 0))
     half = len(text) // 2

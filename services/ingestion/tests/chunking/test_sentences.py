@@ -3,7 +3,6 @@
 import time
 
 import pytest
-
 from loremesh_ingestion.domain.chunking.sentences import sentences
 
 pytestmark = pytest.mark.unit

@@ -1,9 +1,9 @@
 """What each strategy keeps together."""
 
 import re
+from itertools import pairwise
 
 import pytest
-
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy, StrategyKind, chunk
 from loremesh_ingestion.domain.chunking.packing import pack
 from loremesh_ingestion.domain.chunking.units import Unit
@@ -67,7 +67,8 @@ def test_sections_carry_the_path_of_their_headings() -> None:
 
 
 def test_tables_and_code_stay_whole_where_they_fit() -> None:
-    text = f"# T\n\n{'Some words of prose here. ' * 12}\n\n```\n{'a = 1' * 8}\n\n{'b = 2 ' * 8}\n```\n\n{'More prose. ' * 30}"
+    code = f"```\n{'a = 1' * 8}\n\n{'b = 2 ' * 8}\n```"
+    text = f"# T\n\n{'Some words of prose here. ' * 12}\n\n{code}\n\n{'More prose. ' * 30}"
     chunks = cut(markdown.read(text, Format(MARKDOWN)), StrategyKind.STRUCTURE, 120)
     assert sum("a = 1" in piece.text for piece in chunks) == 1
     assert next(piece.text.count("```") for piece in chunks if "a = 1" in piece.text) == 2
@@ -101,7 +102,7 @@ def test_sentences_stay_whole_and_chunks_are_even() -> None:
 def test_sentences_overlap_by_whole_sentences() -> None:
     text = " ".join(f"This is sentence number {number} of all." for number in range(30))
     chunks = cut(plain(text), StrategyKind.SENTENCES, 64, 20)
-    shared = [text[after.start : before.end] for before, after in zip(chunks, chunks[1:], strict=False)]
+    shared = [text[after.start : before.end] for before, after in pairwise(chunks)]
     assert all(repeated.startswith("This is") and repeated.endswith("all.") for repeated in shared)
 
 
@@ -109,7 +110,7 @@ def test_fixed_windows_are_full_and_overlap() -> None:
     text = " ".join(f"word{number}" for number in range(300))
     chunks = list(chunk(plain(text), ChunkingStrategy(StrategyKind.FIXED, 50, 10), Words()))
     assert [piece.token_count for piece in chunks[:-1]] == [50] * (len(chunks) - 1)
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in pairwise(chunks):
         assert before.text.split()[-10:] == after.text.split()[:10]
 
 

@@ -15,10 +15,15 @@ _START_SECONDS = 60.0  # imports on a cold and busy machine
 _END_SECONDS = 5.0
 _STDERR_TAIL = 4096
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TZ", "TMPDIR")  # never the service's secrets
-_SINGLE_THREADED = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_SINGLE_THREADED = {
+    "RAYON_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 _ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}  # more arenas would eat address space, which is what is limited
-# What allocators which cannot fail politely (Rust, C++) print before they abort.
-_OUT_OF_MEMORY = (b"memory allocation of", b"std::bad_alloc", b"out of memory", b"Out of memory", b"MemoryError")
+# What allocators which cannot fail politely (Rust's, C++'s, OpenBLAS's) print before they give up, in small letters.
+_OUT_OF_MEMORY = (b"memory allocation", b"bad_alloc", b"out of memory", b"memoryerror", b"cannot allocate memory")
 
 _log = structlog.get_logger(__name__)
 
@@ -104,7 +109,7 @@ class ParserProcess:
         tail = os.pread(self._stderr, _STDERR_TAIL, max(0, os.fstat(self._stderr).st_size - _STDERR_TAIL))
         if code == -signal.SIGXCPU:
             return ParseLimit("cpu")
-        if any(sign in tail for sign in _OUT_OF_MEMORY):
+        if any(sign in tail.lower() for sign in _OUT_OF_MEMORY):
             return ParseLimit("memory")
         _log.error("parser process died", exit_code=code)
         return ParserCrashed()

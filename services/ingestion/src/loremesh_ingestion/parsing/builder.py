@@ -43,12 +43,11 @@ class DocumentBuilder:
 
     def build(self, *, media_type: str, title: str = "") -> ParsedDocument:
         """Return the document; each page reaches to where the next begins."""
-        starts = [start for _, start in self._pages]
-        ends = [*starts[1:], self._length]
+        ends = [start for _, start in self._pages[1:]] + [self._length]
         return ParsedDocument(
             text=_SEPARATOR.join(self._parts),
             media_type=media_type,
             title=title,
             blocks=tuple(self._blocks),
-            pages=tuple(Page(number, start, end) for (number, start), end in zip(self._pages, ends, strict=True)),
+            pages=tuple(Page(number, start, end) for (number, start), end in zip(self._pages, ends, strict=False)),
         )

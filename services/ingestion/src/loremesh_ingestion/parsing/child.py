@@ -15,7 +15,7 @@ from loremesh_ingestion.parsing import frames, result, sandbox
 from loremesh_ingestion.parsing.extract import extract
 from loremesh_ingestion.parsing.tokens import WordPieceCounter
 
-_SPENT = 256 << 20  # bytes; a process that has grown past this gives its memory back by ending
+_SPENT = 256 << 20  # bytes; a process that still holds more after a document gives it back by ending
 
 
 def main(*, memory_bytes: int) -> None:
@@ -48,7 +48,7 @@ def _reply(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - the process's outermost edge
         _report(error)
         return {**_failure(ParserCrashed()), "spent": True}
-    return {"result": parsed, "spent": sandbox.largest_resident_bytes() > _SPENT}
+    return {"result": parsed, "spent": sandbox.resident_bytes() > _SPENT}
 
 
 def _perform(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:

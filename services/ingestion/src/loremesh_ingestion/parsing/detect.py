@@ -84,9 +84,9 @@ def _marked(text: str, hinted: Format | None) -> Format | None:
         return Format(HTML)
     if is_email(text):
         return Format(EMAIL)
-    if is_json(text):
-        return Format(JSON)
-    return Format(JSON_LINES) if is_json_lines(text) else None
+    if is_json_lines(text):
+        return Format(JSON_LINES)
+    return Format(JSON) if is_json(text) else None
 
 
 def _agrees(text: str, hinted: Format) -> bool:

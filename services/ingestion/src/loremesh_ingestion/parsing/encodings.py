@@ -23,7 +23,8 @@ _LEGACY = [
 _CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
-_TOO_MANY_CONTROLS = 0.02  # of the characters of a text; a stray NUL is forgiven, a picture is not
+_TOO_MANY_CONTROLS = 0.02  # of the bytes of a text; a stray NUL is forgiven, a picture is not
+_FORGIVEN = 3
 _DAMAGE = 0.02  # of the bytes beyond ASCII; UTF-8 with less is read with replacement characters
 
 
@@ -79,8 +80,8 @@ def _wide_encoding(data: bytes) -> str:
 
 
 def _is_binary(data: bytes) -> bool:
-    sample = data[:_SAMPLE] + data[-_SAMPLE:]
-    return len(_CONTROLS.findall(sample)) > max(1, _TOO_MANY_CONTROLS * len(sample))
+    sample = data[:_SAMPLE]
+    return len(_CONTROLS.findall(sample)) > max(_FORGIVEN, _TOO_MANY_CONTROLS * len(sample))
 
 
 def _detected(data: bytes) -> str:

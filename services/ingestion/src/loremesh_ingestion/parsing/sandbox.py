@@ -6,6 +6,7 @@ import resource
 import struct
 import sys
 import time
+from pathlib import Path
 
 _OPEN_FILES = 128
 
@@ -89,6 +90,6 @@ def _instruction(code: int, value: int, *, then: int = 0, otherwise: int = 0) ->
     return struct.pack("HBBI", code, then, otherwise, value)
 
 
-def largest_resident_bytes() -> int:
-    """Return the most memory this process has ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident_bytes() -> int:
+    """Return the memory this process holds; getrusage's maximum would count the parent's too, from the fork."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()

@@ -13,7 +13,6 @@ from loremesh_ingestion.domain.chunking.units import Unit, divide, lines, window
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
 
 
-
 def chunk(document: ParsedDocument, strategy: ChunkingStrategy, counter: TokenCounter) -> Iterator[Chunk]:
     """Yield the chunks of `document` in order; together they hold all of its text that is not white space.
 

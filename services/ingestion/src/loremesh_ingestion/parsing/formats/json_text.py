@@ -7,16 +7,16 @@ from loremesh_ingestion.domain.parsed import Block, BlockKind, ParsedDocument
 from loremesh_ingestion.domain.text import clean
 from loremesh_ingestion.parsing.media_types import JSON, Format
 
-_LARGEST = 1 << 24  # characters; anything larger stays laid out as it is, since its values would fill the memory
+_LARGEST = 1 << 22  # characters; anything larger stays laid out as it is, since laying it out takes a second each MiB
 _MEMBER = re.compile(r"^  (?=[^ \]}])", re.MULTILINE)  # a line two spaces in, and not a closing bracket
 _LINE = re.compile(r"^(?=\S)", re.MULTILINE)
 _FEWEST_LINES = 2
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is one JSON object or array."""
-    body = text.strip() if len(text) <= _LARGEST else ""
-    return bool(body) and body[0] + body[-1] in ("{}", "[]") and _loads(body)
+    """Whether `text` is one JSON object or array; where it is too large to say, whether it looks like one."""
+    body = text.strip()
+    return body[:1] + body[-1:] in ("{}", "[]") and (len(body) > _LARGEST or _loads(body))
 
 
 def is_json_lines(text: str) -> bool:
@@ -36,12 +36,13 @@ def _loads(text: str) -> bool:
 
 
 def read(text: str, kind: Format) -> ParsedDocument:
-    """Return a JSON value laid out anew, one line for each scalar, and JSON Lines as they are."""
-    if kind.media_type == JSON:
+    """Return a JSON value laid out anew, one line for each scalar, and JSON Lines or large values as they are."""
+    starts: list[int] = []
+    if kind.media_type != JSON:
+        starts = [match.start() for match in _LINE.finditer(text)]
+    elif len(text) <= _LARGEST and is_json(text):
         text = clean(json.dumps(json.loads(text), ensure_ascii=False, indent=2))
         starts = [match.start() for match in _MEMBER.finditer(text)]
-    else:
-        starts = [match.start() for match in _LINE.finditer(text)]
     blocks = (
         Block(BlockKind.CODE, start, start + len(text[start:end].rstrip()))
         for start, end in zip(starts, [*starts[1:], len(text)], strict=False)

@@ -34,6 +34,7 @@ class Table:
     box: Box
     cells: Sequence[Sequence[Box | None]]
     rows: list[list[str]] = field(init=False)
+    _last: tuple[Box, int, int] | None = None  # where the last character went, most likely the next one's place too
 
     def __post_init__(self) -> None:
         self.rows = [[""] * len(row) for row in self.cells]
@@ -45,11 +46,18 @@ class Table:
 
     def add(self, character: str, x: float, y: float) -> None:
         """Put a character into the cell it stands in; between cells there is nothing to read."""
-        for row, boxes in zip(self.rows, self.cells, strict=True):
+        if self._last is None or not _inside(self._last[0], x, y):
+            self._last = self._find(x, y)
+        if self._last:
+            _, row, column = self._last
+            self.rows[row][column] += character
+
+    def _find(self, x: float, y: float) -> tuple[Box, int, int] | None:
+        for row, boxes in enumerate(self.cells):
             for column, box in enumerate(boxes):
                 if box and _inside(box, x, y):
-                    row[column] += character
-                    return
+                    return box, row, column
+        return None
 
 
 def _inside(box: Box, x: float, y: float) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pdfplumber.table import Table as FoundTable
 
 _FEWEST_LINES, _MOST_LINES = 4, 3000  # a frame has four sides; beyond three thousand strokes it is a drawing
-_FEWEST_CELLS = 2  # rows and columns alike: anything less is a frame around text
+_FEWEST_COLUMNS = 2  # one column is a frame around text; one row may be the last of the page before
 
 
 class RuledTables:
@@ -58,7 +58,7 @@ class RuledTables:
 def _table(found: "FoundTable", origin: float) -> Table | None:
     rows = [[_box(cell, origin) for cell in row.cells] for row in found.rows]
     width = max((len(row) for row in rows), default=0)
-    if len(rows) < _FEWEST_CELLS or width < _FEWEST_CELLS:
+    if width < _FEWEST_COLUMNS:
         return None
     box = _box(found.bbox, origin)
     return Table(box=box, cells=rows) if box else None

@@ -1,22 +1,20 @@
-"""HTML: the main content as Markdown, without menus and footers; all of its text where there is no telling."""
+"""HTML: the main content without menus and footers, or all of the text where there is no telling."""
 
 import re
 from dataclasses import replace
 
 from lxml import etree  # type: ignore[import-untyped]
-from lxml.html import HtmlElement, HTMLParser, document_fromstring  # type: ignore[import-untyped]
+from lxml.html import Element, HtmlElement, HTMLParser, document_fromstring  # type: ignore[import-untyped]
 
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
-from loremesh_ingestion.domain.text import clean
 from loremesh_ingestion.errors import DocumentEmpty
 from loremesh_ingestion.parsing.builder import DocumentBuilder
-from loremesh_ingestion.parsing.formats import markdown
 from loremesh_ingestion.parsing.media_types import Format
 from loremesh_ingestion.parsing.tables import markdown_table
 
+_SHORT = 1000  # characters; a page with less has no boilerplate worth telling apart
 _ENOUGH = 0.25  # of the page's text; when less is found, more than menus was lost
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
-_ESCAPED = re.compile(r"\\([*_])")  # Markdown's escapes would hide names such as max_tokens from a search
 _SKIPPED = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "iframe", "object"})
 _BLOCKS = frozenset(
     """address article aside blockquote body caption dd details div dl dt fieldset figcaption figure footer form
@@ -29,30 +27,34 @@ _HEADING = re.compile(r"h[1-6]\Z")
 def read(text: str, kind: Format) -> ParsedDocument:
     """Return a page's main content; raises DocumentEmpty when it shows no text."""
     root = _parse(text)
-    whole = _Reading(root).read(kind)
-    main = _main_content(text)
     title = _title(root)
-    if len(main) < _ENOUGH * sum(block.end - block.start for block in whole.blocks):
+    whole = _Reading(root).read(kind)
+    if len(whole.text) < _SHORT:
         return replace(whole, title=title)
-    return markdown.read(clean(main), kind, title=title)
+    main = _Reading(_parse(_main_content(root))).read(kind)
+    return replace(main if len(main.text) >= _ENOUGH * len(whole.text) else whole, title=title)
 
 
 def _parse(text: str) -> HtmlElement:
-    # A tree of a copy in UTF-8: a string whose declaration names another encoding would be refused.
-    parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    # In UTF-8, because a string whose declaration names another encoding would be refused.
+    parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         return document_fromstring(_DECLARATION.sub("", text).encode(), parser=parser)
     except etree.ParserError as error:
         raise DocumentEmpty from error
 
 
-def _main_content(text: str) -> str:
+def _main_content(root: HtmlElement) -> str:
+    """Return the main content as HTML; `root` is changed and of no use afterwards."""
     import trafilatura  # 0.7 s
 
-    found = trafilatura.extract(
-        text, output_format="markdown", include_comments=False, include_links=False, favor_recall=True
-    )
-    return _ESCAPED.sub(r"\1", found or "")
+    for block in root.iter("pre"):
+        if block.find(".//code") is None:  # it would be taken for a quotation
+            block.tag = "code"
+            block.addprevious(wrapper := Element("pre"))
+            wrapper.append(block)
+    found = trafilatura.extract(root, output_format="html", include_comments=False, favor_recall=True)
+    return found or "<p></p>"
 
 
 def _title(root: HtmlElement) -> str:
@@ -91,7 +93,8 @@ class _Reading:
             self._builder.add(BlockKind.TABLE, markdown_table(rows))
             self._walk.skip_subtree()
         elif tag == "pre":
-            self._builder.add(BlockKind.CODE, f"```\n{element.text_content().strip(chr(10))}\n```")
+            code = (element.findall(".//pre") or [element])[0].text_content()
+            self._builder.add(BlockKind.CODE, f"```\n{code.strip(chr(10)).rstrip()}\n```" if code.strip() else "")
             self._walk.skip_subtree()
         else:
             self._inline += (" " if tag in _SPACING else "", element.text or "")

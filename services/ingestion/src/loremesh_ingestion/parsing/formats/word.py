@@ -60,11 +60,12 @@ def _is_item(paragraph: Paragraph) -> bool:
 def _rows(table: Table) -> list[list[str]]:
     """Return the cells' text; a merged cell stands once, where it begins."""
     rows = []
-    seen: set[int] = set()
+    seen: set[object] = set()  # the elements themselves: lxml makes new ones, at old addresses, for those let go
     for row in table.rows:
         texts = []
         for cell in row.cells:
-            texts.append("" if id(cell._tc) in seen else cell.text)  # noqa: SLF001 - the one thing merged cells share
-            seen.add(id(cell._tc))  # noqa: SLF001
+            element = cell._tc  # noqa: SLF001 - the one thing the parts of a merged cell share
+            texts.append("" if element in seen else cell.text)
+            seen.add(element)
         rows.append(texts)
     return rows

@@ -50,6 +50,15 @@ def test_an_outside_server_takes_the_place_of_ours(home: Home, variable: str, va
     assert environment(with_outside["agent"])[variable] == value
 
 
+def test_a_server_of_ones_own_that_wants_no_key_is_asked_and_not_the_local_model(home: Home) -> None:
+    agent = environment(units(home, {"OPENAI_BASE_URL": "http://models.example/v1"})["agent"])
+    assert agent["AGENT_PROVIDER"] == "openai"
+
+
+def test_the_local_model_stays_for_who_asks_for_it_in_spite_of_a_key(home: Home) -> None:
+    assert "local-model" in units(home, {"OPENAI_API_KEY": "sk-secret", "AGENT_PROVIDER": "local"})
+
+
 def test_what_is_told_of_outside_servers_holds_no_secret() -> None:
     said = outside({"DATABASE_URL": "postgresql://admin:pw@db.example:5432/x", "OPENAI_API_KEY": "sk-secret"})
     assert said == {"postgres": "db.example:5432", "local-model": "OPENAI_API_KEY"}

@@ -40,6 +40,8 @@ def outside(caller: Mapping[str, str]) -> dict[str, str]:
     for variable, name in OUTSIDE.items():
         if value := caller.get(variable, ""):
             found.setdefault(name, urlsplit(value).netloc.rpartition("@")[2] or variable)
+    if caller.get("AGENT_PROVIDER") == "local":
+        found.pop("local-model", None)
     return found
 
 

@@ -45,6 +45,8 @@ class Surroundings:
         shared = {
             "NATS_URL": nats.url(self.ports["nats"], password=self.credentials.nats),
             "LOCAL_MODEL_URL": local_model.url(self.ports["local-model"]),
+            # Without a key, too: a server of one's own may want none.
+            "AGENT_PROVIDER": "openai" if self.caller.get("OPENAI_BASE_URL") else "",
             "RETRIEVAL_DATA_DIR": str(self.home.root / "retrieval"),
             # Python's threads would each keep an arena of freed memory.
             "MALLOC_ARENA_MAX": "2",

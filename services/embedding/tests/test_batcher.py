@@ -1,6 +1,7 @@
 """Many callers, one set of threads."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -131,3 +132,14 @@ async def test_the_event_loop_goes_on_meanwhile(batcher: Batcher, weights: Weigh
         await asyncio.sleep(0.01)
         assert not waiting.done()
         weights.go_on.set()
+
+
+async def test_documents_threads_give_way_and_the_query_thread_does_not():
+    def niceness(sequences: Sequence[Sequence[int]]) -> list[Floats]:
+        own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        return [np.asarray([[own]], np.float32) for _ in sequences]
+
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    async with Batcher(forward=niceness, workers=1, budget=100, limit=10, niceness=3) as batcher:
+        assert await embed(batcher, [1], priority=Priority.DOCUMENT) == [here + 3]
+        assert await embed(batcher, [1], priority=Priority.QUERY) == [here]

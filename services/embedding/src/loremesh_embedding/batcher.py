@@ -1,6 +1,8 @@
 """Computes the texts of many callers together, on threads, while the event loop goes on."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -42,10 +44,18 @@ _Batch = list[tuple[_Ticket, int]]
 class _Threads:
     """Threads that are free, or not, for texts up to some priority."""
 
-    def __init__(self, count: int, *, up_to: Priority) -> None:
-        self.pool = ThreadPoolExecutor(count, thread_name_prefix=f"embedding-{up_to.name.lower()}")
+    def __init__(self, count: int, *, up_to: Priority, niceness: int = 0) -> None:
+        name = f"embedding-{up_to.name.lower()}"
+        self.pool = ThreadPoolExecutor(count, name, initializer=partial(_give_way, niceness))
         self.free = count
         self.up_to = up_to
+
+
+def _give_way(niceness: int) -> None:
+    """Linux schedules each thread by its own niceness, so that only the calling one gives way."""
+    thread = threading.get_native_id()
+    before = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, before + niceness)
 
 
 class Batcher:
@@ -54,15 +64,19 @@ class Batcher:
     One thread more than `workers` is kept for queries, so that a search need not wait for an ingest's batch to end.
     """
 
-    def __init__(self, *, forward: Forward, workers: int, budget: int, limit: int) -> None:
+    def __init__(self, *, forward: Forward, workers: int, budget: int, limit: int, niceness: int = 0) -> None:
         """`forward` gives token vectors, (tokens, dimension) each, and runs on up to `workers` + 1 threads at once.
 
-        `budget` is in tokens per batch, padding included; `limit` is how many texts may wait at each priority.
+        `budget` is in tokens per batch, padding included; `limit` is how many texts may wait at each priority;
+        `niceness` is how far the workers give way to the query thread and to other processes.
         """
         self._forward = forward
         self._backlog: Backlog[_Ticket] = Backlog(budget=budget)
         self._limit = limit
-        self._threads = (_Threads(1, up_to=Priority.QUERY), _Threads(workers, up_to=Priority.DOCUMENT))
+        self._threads = (
+            _Threads(1, up_to=Priority.QUERY),
+            _Threads(workers, up_to=Priority.DOCUMENT, niceness=niceness),
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,6 +47,7 @@ async def _engine(settings: EmbeddingSettings, stack: AsyncExitStack) -> Embeddi
             workers=settings.workers,
             budget=settings.batch_tokens,
             limit=settings.queue_limit,
+            niceness=settings.niceness,
         ),
     )
     bm25 = Bm25(language=settings.bm25_language, average_length=settings.bm25_average_length)

@@ -83,6 +83,7 @@ class EmbeddingSettings(ServiceSettings):
     )
     intra_op_threads: int = Field(default=1, gt=0, description="threads for one batch")
     batch_tokens: int = Field(default=512, gt=0, description="tokens in a batch, padding included")
+    niceness: int = Field(default=5, ge=0, le=19, description="how far documents' threads give way to all others")
     queue_limit: int = Field(default=1024, gt=0, description="texts that may wait before OVERLOADED")
 
     bm25_language: Language = Field(default="english", description="whose stemmer and stop words are used")

@@ -1,5 +1,6 @@
 """The local model: MiniLM-L6 with int8 weights, run by onnxruntime."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -46,6 +47,7 @@ class MiniLm:
         # Waiting threads sleep: spinning ones would take the cores from the rest of the mesh.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(model_path()), options, providers=["CPUExecutionProvider"])
+        _return_memory()
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         """Token ids of each text, special ones included, cut at the window."""
@@ -70,3 +72,9 @@ class MiniLm:
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         hidden = self._session.run(["last_hidden_state"], inputs)[0]
         return [hidden[row, : len(sequence)] for row, sequence in enumerate(sequences)]
+
+
+def _return_memory() -> None:
+    """Loading unpacks the weights and leaves 60 MB free that glibc would keep; other C libraries lack the call."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)

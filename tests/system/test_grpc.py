@@ -54,7 +54,9 @@ def test_a_document_is_uploaded_in_pieces_watched_and_found(channel: grpc.Channe
 
 def test_a_chat_streams(channel: grpc.Channel, library: Any) -> None:
     chat: Any = chat_pb2_grpc.ChatServiceStub(channel)
-    request = chat_pb2.ChatRequest(message="How many eggs does a bee queen lay?", vector_store_ids=[library.store])
+    request = chat_pb2.ChatRequest(
+        message="How many eggs does a bee queen lay?", vector_store_ids=[library.store], max_output_tokens=32
+    )
     events = [each for each in chat.StreamChat(request, timeout=120) if each.WhichOneof("payload") != "heartbeat"]
     assert [each.seq for each in events] == list(range(1, len(events) + 1))
     assert events[-1].WhichOneof("payload") in ("completed", "incomplete")

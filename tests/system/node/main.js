@@ -52,7 +52,7 @@ async function refusal() {
 const document = await upload("Narwhals have one long tusk. ✓");
 const watched = await payloads(documents.WatchDocument({ document_id: document.id }, deadline(60)));
 const found = await unary(searches, "Search", { query: "narwhal tusk", top_k: 20 });
-const chat = await payloads(chats.StreamChat({ message: "How many tusks do narwhals have?" }, deadline(120)));
+const chat = await payloads(chats.StreamChat({ message: "How many tusks do narwhals have?", max_output_tokens: 32 }, deadline(120)));
 console.log(
   JSON.stringify({
     document,

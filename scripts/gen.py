@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import google.api
-import google.rpc
+import google.api  # type: ignore[import-untyped]
+import google.rpc  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
-from google.rpc.status_pb2 import Status
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from google.api.httpbody_pb2 import HttpBody
+from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]
 from google.protobuf.struct_pb2 import Struct
 from loremesh.ingestion.v1 import document_pb2 as pb
 

@@ -1,4 +1,4 @@
-"""Generates proto/gen and build/descriptor.binpb from proto/; third-party protos come from their wheels."""
+"""Generates proto/gen, build/descriptor.binpb and the OpenAPI document from proto/; third-party protos come from their wheels."""
 
 import os
 import shutil
@@ -21,6 +21,7 @@ PROTO = ROOT / "proto"
 GEN = PROTO / "gen"
 DEPS = ROOT / "build" / "proto-deps"
 DESCRIPTOR = ROOT / "build" / "descriptor.binpb"
+OPENAPI = ROOT / "services" / "edge" / "src" / "loremesh_edge" / "openapi.json"
 GOOGLE = {
     google.api: ("annotations", "http", "httpbody", "client", "launch_stage", "field_behavior"),
     google.rpc: ("status", "error_details", "code"),
@@ -124,6 +125,7 @@ def main() -> None:
     run("buf", "format", "--write", "proto")
     python()
     run("buf", "build", "--as-file-descriptor-set", "-o", str(DESCRIPTOR.relative_to(ROOT)))
+    run("python", "-m", "loremesh_edge.openapi", str(DESCRIPTOR), str(OPENAPI))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Filter(_message.Message):
     NOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def eq(self) -> Global___Comparison:
-        """True when the attribute equals the value, or is a list which contains it."""
+        """True when the attribute equals the value, or is a list which contains it. 1, "1" and true are different values."""
 
     @_builtins.property
     def ne(self) -> Global___Comparison:
@@ -52,19 +52,21 @@ class Filter(_message.Message):
 
     @_builtins.property
     def gt(self) -> Global___Comparison:
-        """True when the attribute is greater than the value (number with number, string with string)."""
+        """True when the attribute is greater than the value (number with number, RFC 3339 time with time), or is a list
+        with an element which is. Other strings have no order: FILTER_INVALID.
+        """
 
     @_builtins.property
     def gte(self) -> Global___Comparison:
-        """True when the attribute is greater than or equal to the value."""
+        """True when the attribute is greater than or equal to the value, as in `gt`."""
 
     @_builtins.property
     def lt(self) -> Global___Comparison:
-        """True when the attribute is less than the value."""
+        """True when the attribute is less than the value, as in `gt`."""
 
     @_builtins.property
     def lte(self) -> Global___Comparison:
-        """True when the attribute is less than or equal to the value."""
+        """True when the attribute is less than or equal to the value, as in `gt`."""
 
     @_builtins.property
     def nin(self) -> Global___Membership:

@@ -30,6 +30,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The query is empty or only white space. INVALID_ARGUMENT; field `query`."""
     ERROR_REASON_DIMENSION_MISMATCH: _ErrorReason.ValueType  # 3
     """A vector's length or model is not the one of the index. FAILED_PRECONDITION; metadata `model`, `expected`, `actual`."""
+    ERROR_REASON_EMBEDDING_MODEL_UNAVAILABLE: _ErrorReason.ValueType  # 5
+    """The vector store's embedding model cannot be used: not configured, or its provider refuses for good.
+    FAILED_PRECONDITION; metadata `model`.
+    """
     ERROR_REASON_SCORE_THRESHOLD_INVALID: _ErrorReason.ValueType  # 4
     """`score_threshold` is not a finite number. INVALID_ARGUMENT; field `score_threshold`."""
 
@@ -44,6 +48,10 @@ ERROR_REASON_QUERY_EMPTY: ErrorReason.ValueType  # 2
 """The query is empty or only white space. INVALID_ARGUMENT; field `query`."""
 ERROR_REASON_DIMENSION_MISMATCH: ErrorReason.ValueType  # 3
 """A vector's length or model is not the one of the index. FAILED_PRECONDITION; metadata `model`, `expected`, `actual`."""
+ERROR_REASON_EMBEDDING_MODEL_UNAVAILABLE: ErrorReason.ValueType  # 5
+"""The vector store's embedding model cannot be used: not configured, or its provider refuses for good.
+FAILED_PRECONDITION; metadata `model`.
+"""
 ERROR_REASON_SCORE_THRESHOLD_INVALID: ErrorReason.ValueType  # 4
 """`score_threshold` is not a finite number. INVALID_ARGUMENT; field `score_threshold`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -130,7 +130,9 @@ class RankingOptions(_message.Message):
     rerank_model: _builtins.str
     """Reranking model's id; empty means the default one."""
     rerank_candidates: _builtins.int
-    """How many candidates are reranked, 1 to 200; unset means the larger of 20 and `top_k`."""
+    """How many candidates are reranked, 1 to 200; unset means the larger of 20 and `top_k`. Only these can be returned, so
+    fewer than `top_k` may be.
+    """
     def __init__(
         self,
         *,
@@ -258,7 +260,7 @@ class SearchResult(_message.Message):
     """The passage's text, exactly as in the document's extracted text."""
     score: _builtins.float
     """The higher the better. Dense: cosine similarity, -1 to 1. Sparse: BM25, 0 and up. Hybrid: 0 to 1. Reranked: the
-    reranking model's own scale.
+    reranking model's own scale. Equal scores have a fixed order.
     """
     page: _builtins.int
     """Page, slide or sheet the passage begins on, from 1; unset for formats without pages."""

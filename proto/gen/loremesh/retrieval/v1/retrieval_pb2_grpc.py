@@ -53,7 +53,7 @@ class RetrievalServiceServicer:
 
     def Search(self, request, context):
         """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID.
+        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ class RetrievalServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchResponse]
     """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-    TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID.
+    TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
     """
     ExplainSearch: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainSearchRequest, _retrieval_pb2.ExplainSearchResponse]
     """Runs a search and shows what each stage scored, and why chosen chunks were or were not returned. Read-only; slower
@@ -35,7 +35,7 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_retrieval_pb2.SearchRequest, _abc.Awaitable[_retrieval_pb2.SearchResponse]],
     ) -> _abc.Awaitable[_retrieval_pb2.SearchResponse]:
         """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID.
+        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -82,7 +82,9 @@ async def test_what_is_left_of_the_deadline_travels_less_a_margin(start_echo, ar
             await call(channel, arity, timeout=2)
 
     whole = [seen[0], seen[-1 - len(seen) // 3], seen[-1]]
-    assert whole == [pytest.approx(4.95, abs=0.1), pytest.approx(4.95, abs=0.1), pytest.approx(2, abs=0.1)]
+    assert 4.5 < whole[0] < 4.98
+    assert 4.5 < whole[1] < 4.98
+    assert 1.5 < whole[2] < 2.03
 
 
 async def test_a_unary_call_always_has_a_deadline(start_echo):

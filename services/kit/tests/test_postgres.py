@@ -75,13 +75,14 @@ async def test_the_owner_is_no_exception(database, database_urls):
         assert await (await connection.execute(COUNT)).fetchone() == (0,)
 
 
-async def test_the_tenant_does_not_stay_on_the_connection(database_urls):
-    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
-    async with open_database(settings) as database:
-        async with database.transaction("acme") as connection:
-            await connection.execute(INSERT, ["acme", "1"])
-        async with database.transaction("globex") as connection:
-            assert (await (await connection.execute(COUNT)).fetchone())["n"] == 0
+async def test_the_tenant_does_not_stay_on_the_connection(database):
+    async with database.transaction("acme") as connection:
+        await connection.execute(INSERT, ["acme", "1"])
+    await database.fetch(COUNT, tenant="acme")
+
+    async with database._pool.connection() as bare:
+        row = await (await bare.execute("SELECT current_setting('app.tenant', true) AS tenant")).fetchone()
+        assert row["tenant"] == ""
 
 
 async def test_across_tenants_sees_queues_and_no_content(database):

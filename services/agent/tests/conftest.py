@@ -1,6 +1,8 @@
 """Passages, wordings and agents to test with, and the service on a database of its own."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -70,9 +72,11 @@ def who() -> Iterator[Identity]:
         yield identity
 
 
+def agent_database(postgres_url: str) -> AbstractAsyncContextManager[DatabaseUrls]:
+    return fresh_database(postgres_url, schema="agent", migrations=files("loremesh_agent") / "migrations")
+
+
 @pytest.fixture
 async def database_urls(postgres_url: str) -> AsyncIterator[DatabaseUrls]:
-    from importlib.resources import files
-
-    async with fresh_database(postgres_url, schema="agent", migrations=files("loremesh_agent") / "migrations") as urls:
+    async with agent_database(postgres_url) as urls:
         yield urls

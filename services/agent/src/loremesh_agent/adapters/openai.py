@@ -32,7 +32,7 @@ _REFUSALS = {
     404: "The model's provider does not know the model.",
 }
 # The answer is there; usage may follow.
-_USAGE_SECONDS = 1.0
+_USAGE_SECONDS = 0.5
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # At DEBUG they tell prompts and keys.

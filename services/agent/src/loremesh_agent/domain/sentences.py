@@ -3,7 +3,7 @@
 import re
 
 # After a full stop and the space behind it, after one of scripts without spaces, and at every line's end.
-_END = re.compile(r"(?<=[.!?:;])[\"')\]]*\s+|(?<=[。！？])|\n+")
+_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|(?<=[。！？])|\n+")
 # Text without any such end, Thai above all, is cut at spaces.
 _LONG = 300
 

@@ -1,0 +1,130 @@
+"""A model provider that speaks OpenAI's wire format over real HTTP, and misbehaves as its script says."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer in place of a stream."""
+
+    status: int
+    body: str = '{"error": {"message": "canary-provider-words"}}'
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Silence for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The connection breaks here."""
+
+
+Step = Reply | Wait | Cut | bytes
+
+
+def sse(data: object) -> bytes:
+    return b"data: " + (data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()) + b"\n\n"
+
+
+def chunk(text: str | None = None, finish: str | None = None, **fields: Any) -> bytes:
+    choice = {"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
+    return sse({"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **fields})
+
+
+USAGE = sse({"id": "1", "choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}})
+DONE = sse(b"[DONE]")
+
+
+def answer(*texts: str, finish: str = "stop") -> list[Step]:
+    return [chunk(""), *(chunk(text) for text in texts), chunk(finish=finish), USAGE, DONE]
+
+
+@dataclass
+class OpenAIDouble:
+    """Plays one script a request, the last one again and again."""
+
+    scripts: list[Sequence[Step]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    # Set when a client closes its connection amid an answer.
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: int = 0
+    url: str = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while await self._answer_one(reader, writer):
+                pass
+        writer.close()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.headers.append(headers)
+        self.requests.append(json.loads(body or b"{}"))
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        if script and isinstance(script[0], Reply):
+            return self._reply(script[0], writer)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        leaving = asyncio.ensure_future(reader.read(1))
+        try:
+            for step in script:
+                if not await self._play(step, writer, leaving):
+                    return False
+        finally:
+            leaving.cancel()
+        writer.write(b"0\r\n\r\n")
+        return True
+
+    async def _play(self, step: Step, writer: asyncio.StreamWriter, leaving: "asyncio.Future[bytes]") -> bool:
+        match step:
+            case Wait(seconds):
+                done, _ = await asyncio.wait({leaving}, timeout=seconds)
+                if done:
+                    self.left.set()
+                    return False
+            case Cut():
+                writer.transport.abort()
+                return False
+            case bytes():
+                writer.write(f"{len(step):x}\r\n".encode() + step + b"\r\n")
+                await writer.drain()
+        return True
+
+    def _reply(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        body = reply.body.encode()
+        headers = (("content-type", "application/json"), ("content-length", str(len(body))), *reply.headers)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        writer.write(f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode() + body)
+        return True
+
+
+@asynccontextmanager
+async def openai_double() -> AsyncIterator[OpenAIDouble]:
+    double = OpenAIDouble()
+    connections: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        await double.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    double.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield double
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()

@@ -46,7 +46,7 @@ def test_an_outside_server_takes_the_place_of_ours(home: Home, variable: str, va
     assert gone in units(home)
     with_outside = units(home, {variable: value})
     assert gone not in with_outside
-    assert all(gone not in unit.needs for unit in with_outside.values())
+    assert all(gone not in (*unit.needs, *unit.uses) for unit in with_outside.values())
     assert environment(with_outside["agent"])[variable] == value
 
 

@@ -60,22 +60,38 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+def _journaling(name: str, journal: Path) -> str:
+    """A program which writes down when it starts and when it is told to stop."""
+    return (
+        "import signal, sys, time\n"
+        f"say = lambda word: open({str(journal)!r}, 'a').write(word + ' {name}\\n')\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\n"
+        "say('start'); time.sleep(60)"
+    )
+
+
 async def test_units_start_after_what_they_need_and_stop_before_it(home: Home, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
 
     def unit(name: str, *needs: str) -> Unit:
-        source = (
-            "import signal, sys, time\n"
-            f"say = lambda word: open({str(journal)!r}, 'a').write(word + ' {name}\\n')\n"
-            "signal.signal(signal.SIGTERM, lambda *_: (say('stop'), sys.exit()))\n"
-            f"say('start'); open({str(tmp_path / name)!r}, 'w').close(); time.sleep(60)"
-        )
-        return Unit(program=program(name, source, ready=(tmp_path / name).exists), needs=needs)
+        def ready() -> bool:
+            return journal.exists() and f"start {name}" in journal.read_text()
+
+        return Unit(program=program(name, _journaling(name, journal), ready=ready), needs=needs)
 
     async with running([unit("store"), unit("service", "store"), unit("door", "service")], home) as mesh:
         await until(lambda: mesh.phase is Phase.READY)
     wanted = ["start store", "start service", "start door", "stop door", "stop service", "stop store"]
     assert journal.read_text().splitlines() == wanted
+
+
+async def test_what_a_unit_uses_may_be_late_and_outlives_it(home: Home, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    late = Unit(program=program("model", _journaling("model", journal), ready=journal.exists))
+    user = Unit(program=program("agent", _journaling("agent", journal), ready=journal.exists), uses=("model",))
+    async with running([user, late], home) as mesh:
+        await until(lambda: mesh.phase is Phase.READY and journal.read_text().count("start") == 2)
+    assert journal.read_text().splitlines()[2:] == ["stop agent", "stop model"]
 
 
 async def test_a_killed_process_is_replaced_and_that_is_said(home: Home) -> None:

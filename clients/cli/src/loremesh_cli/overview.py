@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loremesh_cli.mesh.processes import own_bytes, tree_bytes
-from loremesh_cli.mesh.state import MeshState, Part, Phase
+from loremesh_cli.mesh.state import GOOD, MeshState, Part, Phase
 from loremesh_cli.output import Output
 
 STYLES = {Phase.READY: "green", Phase.FAILED: "red", Phase.RESTARTING: "yellow", Phase.STOPPED: "dim"}
@@ -59,22 +59,27 @@ def _lasting(state: MeshState) -> dict[str, Part]:
     return {name: part for name, part in state.parts.items() if part.phase is not Phase.DONE}
 
 
-class Progress:
-    """Prints a line for each part of a mesh when it has got somewhere."""
+STARTS = frozenset({Phase.READY, Phase.DONE, Phase.RESTARTING, Phase.FAILED})
+STOPS = frozenset({Phase.STOPPED})
 
-    def __init__(self, output: Output) -> None:
+
+class Progress:
+    """Prints a line for each part of a mesh when it enters one of the `phases`."""
+
+    def __init__(self, output: Output, phases: frozenset[Phase] = STARTS) -> None:
         self._output = output
-        self._shown: dict[str, tuple[Phase, int]] = {}
+        self._phases = phases
+        self._shown: set[tuple[str, Phase, int]] = set()
 
     def seen(self, state: MeshState) -> None:
         """Print what is new in a state."""
         for name, part in state.parts.items():
-            new = (part.phase, part.restarts)
-            if part.phase in (Phase.WAITING, Phase.STARTING, Phase.STOPPING) or self._shown.get(name) == new:
-                continue
-            self._shown[name] = new
-            seconds = f"{part.seconds:5.1f} s" if part.phase in (Phase.READY, Phase.DONE) else " " * 7
-            first = part.message.partition("\n")[0] if part.phase in (Phase.RESTARTING, Phase.FAILED) else ""
-            self._output.say(
-                f"  {name:<18} {part.phase:<10} {seconds} {first}".rstrip(), style=STYLES.get(part.phase, "")
-            )
+            news = (name, part.phase, part.restarts)
+            if part.phase in self._phases and news not in self._shown:
+                self._shown.add(news)
+                self._output.say(self._line(name, part), style=STYLES.get(part.phase, ""))
+
+    def _line(self, name: str, part: Part) -> str:
+        seconds = f"{part.seconds:5.1f} s" if part.phase in GOOD else ""
+        why = part.message.partition("\n")[0] if part.phase in (Phase.RESTARTING, Phase.FAILED) else ""
+        return f"  {name:<18} {part.phase:<10} {seconds}{why}".rstrip()

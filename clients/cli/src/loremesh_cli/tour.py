@@ -11,7 +11,7 @@ from loremesh_cli.errors import CommandError
 from loremesh_cli.mesh.home import Home, repository
 from loremesh_cli.output import Output
 
-QUESTION = "Why does an acknowledged message have to be written to Postgres first?"
+QUESTION = "What does the edge service do?"
 MARK = "tour-taken"
 
 

@@ -14,7 +14,7 @@ from loremesh_cli.errors import CommandError
 from loremesh_cli.mesh import lifecycle, logfiles
 from loremesh_cli.mesh.state import MeshState
 from loremesh_cli.output import Output
-from loremesh_cli.overview import Progress, describe, show
+from loremesh_cli.overview import STOPS, Progress, describe, show
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the front door.")]
 Foreground = Annotated[bool, typer.Option("--foreground", help="Stay attached and stop the mesh on Ctrl-C.")]
@@ -73,7 +73,7 @@ def _stay(mesh: lifecycle.RunningMesh, output: Output) -> None:
         output.say("The mesh has stopped.")
     except KeyboardInterrupt:
         output.say("Stopping ...")
-        lifecycle.stop(mesh, seen=Progress(output).seen)
+        lifecycle.stop(mesh, seen=Progress(output, STOPS).seen)
 
 
 @contextmanager
@@ -95,6 +95,6 @@ def down(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         output.result({"stopped": False, "ended": ended})
         output.say(f"No mesh is running in {home.root}.")
         return
-    lifecycle.stop(mesh, seen=Progress(output).seen)
+    lifecycle.stop(mesh, seen=Progress(output, STOPS).seen)
     output.result({"stopped": True, "ended": []})
     output.say("Stopped.")

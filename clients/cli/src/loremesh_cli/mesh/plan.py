@@ -21,16 +21,22 @@ OUTSIDE = {
     "OPENAI_API_KEY": "local-model",
     "QDRANT_URL": "qdrant",
 }
-# What each waits for, where the mesh has it. A service copes with everything else being late.
+# What each waits for at its start, where the mesh has it.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("create-postgres",),
     "databases": ("postgres",),
     "migrate-ingestion": ("databases",),
     "migrate-agent": ("databases",),
-    "ingestion": ("postgres", "nats", "seaweedfs", "migrate-ingestion"),
-    "agent": ("postgres", "nats", "local-model", "migrate-agent"),
+    "ingestion": ("postgres", "nats", "migrate-ingestion"),
+    "agent": ("postgres", "nats", "migrate-agent"),
     "gateway": ("contracts", "configure-gateway", *services.SERVICES),
-    "check": ("gateway",),
+    "check": ("gateway", "seaweedfs", "local-model"),
+}
+# What may be late at its start and must outlive it, or work in hand could not be finished.
+USES: Mapping[str, tuple[str, ...]] = {
+    "ingestion": ("seaweedfs", "retrieval", "embedding"),
+    "agent": ("local-model", "retrieval", "embedding"),
+    "retrieval": ("embedding",),
 }
 
 

@@ -22,6 +22,9 @@ class Phase(StrEnum):
     STOPPED = "stopped"
 
 
+GOOD = frozenset({Phase.READY, Phase.DONE})
+
+
 @dataclass(slots=True)
 class Part:
     """One process (or one step of the start, which ends as DONE)."""

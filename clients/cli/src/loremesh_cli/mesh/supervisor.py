@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.keeper import Keeper
 from loremesh_cli.mesh.logfiles import trim
-from loremesh_cli.mesh.state import MeshState, Part, Phase, write
+from loremesh_cli.mesh.state import GOOD, MeshState, Part, Phase, write
 from loremesh_cli.mesh.unit import Unit
 
 TRIM_SECONDS = 60.0
-GOOD = frozenset({Phase.READY, Phase.DONE})
 
 logger = logging.getLogger("mesh")
 
@@ -77,7 +76,7 @@ class Supervisor:
 
     async def _end(self, unit: Unit) -> None:
         for other in self._units.values():
-            if unit.name in other.needs:
+            if unit.name in (*other.needs, *other.uses):
                 await self._stopped[other.name].wait()
         await self._keepers[unit.name].stop()
         self._stopped[unit.name].set()

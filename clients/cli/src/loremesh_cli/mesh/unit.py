@@ -24,10 +24,14 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A program which starts when all it `needs` are ready; `once`: a step which ends by itself with status 0."""
+    """A program which starts when all it `needs` are ready, and stops before these and before all it `uses`.
+
+    `once`: a step of the start, which ends by itself with status 0.
+    """
 
     program: Program
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
     once: bool = False
     address: str = ""
     stamp: Stamp | None = None

@@ -236,6 +236,7 @@ async def test_events_arrive_when_they_happen(services: StandIn, http: httpx.Asy
     async with http.stream("POST", "/api/v1/chat/stream", json={"message": "hi"}) as response:
         assert response.headers["content-type"] == "text/event-stream"
         assert "content-encoding" not in response.headers
+        assert response.headers["x-accel-buffering"] == "no"
         lines = response.aiter_lines()
         async with asyncio.timeout(5):  # the second event waits for us to have seen the first
             first = await anext(lines)

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
@@ -104,23 +105,47 @@ async def test_a_spent_deadline_is_not_waited_for(start_echo):
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_unavailable_is_tried_again_before_an_answer_began(start_echo):
+@asynccontextmanager
+async def out_of_reach(times):
+    """A peer which is UNAVAILABLE the way a network is, without the kit's word, this many times."""
     attempts = []
 
-    async def act(request):
+    async def answer(request, context):
         attempts.append(1)
-        if len(attempts) < 3:
-            raise DependencyUnavailable("postgres")
+        if len(attempts) <= times:
+            await context.abort(grpc.StatusCode.UNAVAILABLE)
         return request
 
-    async with start_echo(act) as echo, open_channel(echo.target) as channel:
+    handler = grpc.unary_unary_rpc_method_handler(answer, ChatRequest.FromString, ChatRequest.SerializeToString)
+    server = aio.server()
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("loremesh.agent.v1.EchoService", {"Unary": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", attempts
+    finally:
+        await server.stop(None)
+
+
+async def test_a_peer_out_of_reach_is_tried_again():
+    async with out_of_reach(2) as (target, attempts), open_channel(target) as channel:
         with caller():
             assert await call(channel, "Unary") == [HELLO]
 
     assert len(attempts) == 3
 
 
-async def test_retries_end(start_echo):
+async def test_retries_end():
+    async with out_of_reach(100) as (target, attempts), open_channel(target) as channel:
+        with caller(), pytest.raises(aio.AioRpcError):
+            await call(channel, "Unary")
+
+    assert len(attempts) == 4
+
+
+async def test_what_a_service_refuses_is_not_tried_again(start_echo):
     attempts = []
 
     async def act(_):
@@ -132,7 +157,7 @@ async def test_retries_end(start_echo):
             await call(channel, "Unary")
 
     assert reason_of(raised.value) == "DEPENDENCY_UNAVAILABLE"
-    assert len(attempts) == 4
+    assert len(attempts) == 1
 
 
 async def test_a_stream_that_began_is_not_tried_again(start_echo):

@@ -46,8 +46,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """`top_k` is zero, negative or above the limit. INVALID_ARGUMENT; field `top_k`."""
     ERROR_REASON_ATTRIBUTES_INVALID: _ErrorReason.ValueType  # 12
     """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
-    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 13
-    """The caller gave the call up. CANCELLED."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
     """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 
@@ -80,8 +78,6 @@ ERROR_REASON_TOP_K_OUT_OF_RANGE: ErrorReason.ValueType  # 11
 """`top_k` is zero, negative or above the limit. INVALID_ARGUMENT; field `top_k`."""
 ERROR_REASON_ATTRIBUTES_INVALID: ErrorReason.ValueType  # 12
 """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
-ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 13
-"""The caller gave the call up. CANCELLED."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -28,6 +28,9 @@ from loremesh_kit.interceptors.chain import Call, Proceed
 _LONGEST_MESSAGE = 1000
 _MOST_VIOLATIONS = 10
 _PREFIX = "ERROR_REASON_"
+# The caller's channel retries calls that did not reach us. This one did: whoever made it decides, or retries multiply
+# from hop to hop.
+_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 _log = structlog.get_logger(__name__)
 
 STATUS_OF: Mapping[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
@@ -75,7 +78,8 @@ class ErrorInterceptor:
         except Exception as raised:  # noqa: BLE001 - the outermost edge
             error = self._public(raised, call)
         call.code = STATUS_OF[error.code]
-        await call.context.abort_with_status(rpc_status.to_status(self._status(error)))
+        status = rpc_status.to_status(self._status(error))
+        await call.context.abort(status.code, status.details, (*status.trailing_metadata, _NO_RETRY))
         return None
 
     def _public(self, raised: Exception, call: Call) -> ServiceError:

@@ -1,7 +1,6 @@
 """Dense vectors from any endpoint that speaks OpenAI's embeddings API."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -22,8 +21,6 @@ _QUOTA_USED_UP = "insufficient_quota"
 @asynccontextmanager
 async def connect(*, api_key: str, base_url: str, patience: Patience) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of the endpoint, of OpenAI itself for an empty `base_url`."""
-    # At DEBUG the SDK logs the texts it sends.
-    logging.getLogger("openai").setLevel(logging.INFO)
     async with openai.AsyncOpenAI(
         # The SDK insists on a key, local endpoints don't.
         api_key=api_key or "none",

@@ -43,8 +43,8 @@ def log_lines(capsys):
 
 
 def test_a_line_says_when_who_and_in_which_trace(log_lines):
-    lines = log_lines()
     tracing = traces.configure(service="agent", endpoint="")
+    lines = log_lines()
     with caller(tenant="acme", request_id="r-1"), tracing.get_tracer("t").start_as_current_span("s") as span:
         structlog.get_logger("x").info("something happened", count=3)
 

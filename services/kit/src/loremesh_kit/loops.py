@@ -42,8 +42,9 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        for task in (working, stopping):
-            task.cancel()
+        working.cancel()
+        stopping.cancel()
+        await asyncio.wait({working, stopping})
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.telemetry.redaction import REDACTED, describe, names_a_secret, scrub, secrets_of
 
 # They narrate at INFO.
-_QUIET = ("psycopg", "psycopg.pool", "nats", "asyncio", "opentelemetry", "botocore", "httpx", "httpx2", "urllib3")
+_QUIET = ("nats", "asyncio", "opentelemetry", "botocore", "httpx", "httpx2", "urllib3")
 
 
 def configure(*, service: str, settings: ServiceSettings) -> None:
@@ -47,6 +47,8 @@ def configure(*, service: str, settings: ServiceSettings) -> None:
     root.setLevel(settings.log_level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Each attempt to reconnect is a warning of its own; the database and its probe report the outage.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 def _shared(service: str) -> list[Processor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from importlib.resources import files
 
 from loremesh_kit import events
 from loremesh_kit.channel import open_channel
@@ -18,7 +18,7 @@ from loremesh_ingestion.adapters.s3 import S3BlobStore, open_blob_store
 from loremesh_ingestion.settings import Settings
 from loremesh_ingestion.wiring import SERVICE, Outside, assemble
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
+MIGRATIONS = files("loremesh_ingestion") / "migrations"
 
 _RECENT_OBJECT_BYTES = 256 * 1024
 _RECENT_BYTES = 32 * 1024 * 1024

@@ -1,13 +1,21 @@
 """The ports in memory, for tests and for reading: each does what its real counterpart promises."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 from loremesh_kit import identity
 from loremesh_kit.errors import DependencyUnavailable
 
+from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
+from loremesh_ingestion.domain.parsed import ParsedDocument
+from loremesh_ingestion.errors import DocumentCorrupt
+from loremesh_ingestion.parsing import result
+from loremesh_ingestion.parsing.result import Parsed
 from loremesh_ingestion.ports import EmbeddingModel, IndexedDocument, IndexEntry, Vector
 
 
@@ -115,3 +123,25 @@ class MemorySearchIndex:
             for document, entry in self.chunks.values()
             if document.document_id == document_id
         )
+
+
+class MemoryParser:
+    """Reads UTF-8 and cuts it at blank lines; whatever is not UTF-8 it calls corrupt."""
+
+    async def parse_and_chunk(
+        self, path: Path, *, filename: str, declared_media_type: str, strategy: ChunkingStrategy, directory: Path
+    ) -> Parsed:
+        """One chunk for each paragraph, one token for each word; the strategy is not asked."""
+        del filename, declared_media_type, strategy
+        try:
+            text = (await asyncio.to_thread(path.read_bytes)).decode()
+        except UnicodeDecodeError as error:
+            raise DocumentCorrupt("The document is not UTF-8.") from error
+        document = ParsedDocument(text=text, media_type="text/plain")
+        return result.read(result.write(document, _paragraphs(text), directory), directory)
+
+
+def _paragraphs(text: str) -> Iterator[Chunk]:
+    for index, found in enumerate(re.finditer(r"\S(?:.|\n(?!\s*\n))*", text)):
+        words = len(found[0].split())
+        yield Chunk(index, found[0], found.start(), found.end(), page=None, heading_path=(), token_count=words)

@@ -56,7 +56,7 @@ def passage(origin: DocumentState, target: DocumentState) -> tuple[DocumentState
 
     Empty when it is there or past it: an attempt that starts over does not take the document back.
     """
-    if not may_enter(origin, target):
+    if origin not in UNDERWAY or target not in _PIPELINE:
         return ()
     return _PIPELINE[_PIPELINE.index(origin) + 1 : _PIPELINE.index(target) + 1]
 

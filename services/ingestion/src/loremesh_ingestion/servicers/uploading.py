@@ -28,11 +28,12 @@ _TRANSCODED = "x-envoy-original-path"
 _JSON_FIELDS = frozenset({"attributes", "chunking_strategy"})
 
 Messages = AsyncIterator[pb.UploadDocumentRequest]
+Context = aio.ServicerContext[Any, Any]
 
 
-async def read_upload(requests: Messages, context: aio.ServicerContext[Any, Any]) -> IncomingUpload:
+async def read_upload(requests: Messages, context: Context) -> IncomingUpload:
     """The upload that the first message begins; raises UploadMalformed, AttributesInvalid, ChunkingStrategyInvalid."""
-    following = _attended(requests)
+    following = _attended(requests, context)
     first = await anext(following, None)
     if first is None:
         raise UploadMalformed("The upload ended before it began.", field="file")
@@ -46,8 +47,12 @@ async def read_upload(requests: Messages, context: aio.ServicerContext[Any, Any]
     return RawUpload(first.file.data, following, given)
 
 
-async def _attended(requests: Messages) -> Messages:
-    """The same messages, but for a sender who falls silent; raises DeadlineExceeded."""
+async def _attended(requests: Messages, context: Context) -> Messages:
+    """The same messages, to their true end; raises DeadlineExceeded when the sender falls silent.
+
+    To a reader a call that was cancelled looks like one that ended, and the file like a whole one. A write tells the
+    two apart: the transport refuses it once the call is gone.
+    """
     iterator = aiter(requests)
     while True:
         try:
@@ -56,6 +61,7 @@ async def _attended(requests: Messages) -> Messages:
         except TimeoutError as error:
             raise DeadlineExceeded("The upload fell silent before its end.") from error
         if message is None:
+            await context.send_initial_metadata(())
             return
         yield message
 

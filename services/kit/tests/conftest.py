@@ -13,6 +13,7 @@ import grpc
 import pytest
 import structlog
 from grpc import aio
+from hypothesis import settings
 from loremesh.agent.v1.chat_pb2 import ChatRequest
 from loremesh_cli.mesh import nats
 from loremesh_cli.mesh.ports import free_ports
@@ -29,6 +30,10 @@ from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, caller, fresh_database
 from loremesh_kit.worker import JobWorker
 from nats.js.errors import NotFoundError
+
+# A shared machine is slow now and then, and no example is timed here.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ARITIES = {
     "Unary": "unary_unary",

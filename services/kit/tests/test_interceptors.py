@@ -121,6 +121,18 @@ async def test_a_very_long_message_still_fits_the_trailers(start_echo):
     assert reason_of(error) == "FILTER_INVALID"
 
 
+async def test_a_handlers_own_abort_passes_as_it_is(start_echo):
+    class Aborting(EchoLike):
+        async def unary(self, _, context):
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "there")
+
+    async with start_echo(servicer=Aborting()) as echo:
+        with pytest.raises(aio.AioRpcError) as raised:
+            await echo.call("Unary", HELLO)
+
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.ALREADY_EXISTS, "there")
+
+
 async def test_a_caller_who_leaves_cancels_the_handler_and_its_clean_up_runs(start_echo, arity):
     entered, cleaned = asyncio.Event(), asyncio.Event()
 

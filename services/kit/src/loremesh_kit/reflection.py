@@ -13,7 +13,8 @@ _V1 = "grpc.reflection.v1.ServerReflection"
 
 def add(server: aio.Server, services: Sequence[str]) -> None:
     """Serve reflection for `services`; v1 is v1alpha under another name, message for message."""
-    servicer = reflection_aio.ReflectionServicer([*services, _V1ALPHA, _V1])
+    # v1 is served but not named: the descriptor pool does not have it, and a client that lists methods asks for each.
+    servicer = reflection_aio.ReflectionServicer([*services, _V1ALPHA])
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

@@ -94,6 +94,6 @@ def test_a_hundred_mebibytes_are_taken_and_one_more_is_not(http: httpx.Client, m
     assert int(status.read_text().split()[1]) * 4096 - before < 100 * MEBIBYTE
     refused = http.post("/api/v1/documents", content=pieces(101))
     detail = refused.json()["details"][0]
-    assert (refused.status_code, detail["reason"]) == (429, "DOCUMENT_TOO_LARGE")
+    assert (refused.status_code, detail["reason"]) == (400, "DOCUMENT_TOO_LARGE")
     assert detail["metadata"] == {"limit_bytes": str(100 * MEBIBYTE)}
     http.delete(f"/api/v1/documents/{taken['id']}").raise_for_status()

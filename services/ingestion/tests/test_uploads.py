@@ -184,7 +184,7 @@ async def test_a_contradictory_strategy_is_refused_before_anything_is_read(servi
 
 
 async def test_a_json_body_of_nine_mebibytes_is_too_large_but_a_file_is_not(service, refused):
-    async with refused("DOCUMENT_TOO_LARGE", "RESOURCE_EXHAUSTED"):
+    async with refused("DOCUMENT_TOO_LARGE", "INVALID_ARGUMENT"):
         await service.post(as_json(content="x" * 9 * MEBIBYTE), "application/json", pieces=9)
     document = await service.post(b"x" * 9 * MEBIBYTE, "text/plain", pieces=9)
     assert document.size_bytes == 9 * MEBIBYTE
@@ -252,7 +252,7 @@ async def test_a_hundred_mebibytes_come_in_with_flat_memory_and_one_byte_more_do
     for _ in range(100):
         digest.update(piece)
     assert (document.size_bytes, document.sha256) == (MAX_BYTES, digest.hexdigest())
-    async with refused("DOCUMENT_TOO_LARGE", "RESOURCE_EXHAUSTED"):
+    async with refused("DOCUMENT_TOO_LARGE", "INVALID_ARGUMENT"):
         await service_on_s3.upload([piece] * 100 + [b"x"])
     (count,) = await service_on_s3.rows("SELECT count(*) AS documents FROM documents")
     assert count["documents"] == 2

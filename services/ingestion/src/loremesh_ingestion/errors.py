@@ -6,11 +6,11 @@ ServiceError
 ├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
-├── DocumentTooLarge          RESOURCE_EXHAUSTED   DOCUMENT_TOO_LARGE
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
 ├── EtagMismatch              ABORTED              ETAG_MISMATCH
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
+│   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
 │   ├── AttributesInvalid                          ATTRIBUTES_INVALID
 │   ├── ChunkingStrategyInvalid                    CHUNKING_STRATEGY_INVALID
 │   └── EmbeddingModelUnknown                      EMBEDDING_MODEL_UNKNOWN
@@ -185,20 +185,14 @@ class DocumentStateUnsuitable(ServiceError):
         super().__init__(message, metadata={"document_id": document_id, "state": state})
 
 
-class DocumentTooLarge(ServiceError):
-    """More bytes than one upload may have; sending them again cannot help."""
+class DocumentTooLarge(InvalidField):
+    """More bytes than one upload may have."""
 
-    code = Code.RESOURCE_EXHAUSTED
     reason = "DOCUMENT_TOO_LARGE"
 
     def __init__(self, message: str, *, limit_bytes: int) -> None:
         """`limit_bytes` is how many there may be."""
-        super().__init__(message, metadata={"limit_bytes": str(limit_bytes)})
-
-    @property
-    def retryable(self) -> bool:
-        """Never, for all that its code suggests."""
-        return False
+        super().__init__(message, field="file", metadata={"limit_bytes": str(limit_bytes)})
 
 
 class SpanOutOfRange(ServiceError):

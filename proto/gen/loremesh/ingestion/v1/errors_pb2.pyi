@@ -43,7 +43,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DOCUMENT_EMPTY: _ErrorReason.ValueType  # 7
     """The document has no bytes, or none of them make text. INVALID_ARGUMENT on upload, FAILED after parsing."""
     ERROR_REASON_DOCUMENT_TOO_LARGE: _ErrorReason.ValueType  # 8
-    """The document is larger than 100 MiB. RESOURCE_EXHAUSTED; metadata `limit_bytes`."""
+    """The document is larger than 100 MiB. INVALID_ARGUMENT; field `file`; metadata `limit_bytes`."""
     ERROR_REASON_UPLOAD_MALFORMED: _ErrorReason.ValueType  # 9
     """The upload stream ended early, changed its mind or its multipart form is broken. INVALID_ARGUMENT; field names the part."""
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 10
@@ -93,7 +93,7 @@ ERROR_REASON_DOCUMENT_STATE_UNSUITABLE: ErrorReason.ValueType  # 6
 ERROR_REASON_DOCUMENT_EMPTY: ErrorReason.ValueType  # 7
 """The document has no bytes, or none of them make text. INVALID_ARGUMENT on upload, FAILED after parsing."""
 ERROR_REASON_DOCUMENT_TOO_LARGE: ErrorReason.ValueType  # 8
-"""The document is larger than 100 MiB. RESOURCE_EXHAUSTED; metadata `limit_bytes`."""
+"""The document is larger than 100 MiB. INVALID_ARGUMENT; field `file`; metadata `limit_bytes`."""
 ERROR_REASON_UPLOAD_MALFORMED: ErrorReason.ValueType  # 9
 """The upload stream ended early, changed its mind or its multipart form is broken. INVALID_ARGUMENT; field names the part."""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 10

@@ -70,6 +70,8 @@ class VectorStores:
 
     async def create(self, store: VectorStore) -> VectorStore:
         """Raises EmbeddingModelUnknown and VectorStoreAlreadyExists; an empty id means a new one."""
+        if store.id == DEFAULT_ID:
+            raise VectorStoreAlreadyExists(store.id)  # always: it is made when it is first asked for
         store = replace(store, id=store.id or new_id(), embedding_model=await self._model(store.embedding_model))
         async with self._database.transaction() as connection:
             if not await self._records.insert(connection, store):

@@ -16,6 +16,8 @@ COUNTER = WordPieceCounter.bundled()
 
 THAI = "สวัสดีครับ วันนี้อากาศดีมาก เราจะไปเที่ยวทะเลที่หัวหินกับครอบครัว น้ำทะเลใสมาก"
 EMOJI = "👩‍👩‍👧‍👦🏳️‍🌈👍🏽🇹🇭🇯🇵😀 so many 🎉🎉"
+# A word too long for one chunk, whose last part has more tokens by itself than it had as the end of the word.
+TORN_WORD = "e1nAk. srra901z1sua0tCCBzez11kxkAqxeaina1qBtt0zextq1irautCzAAAuenqB. uu9iC"
 PIECES = [
     *(
         "The wing stalls. ",
@@ -26,6 +28,12 @@ PIECES = [
     *(THAI, EMOJI, "日本語の文章です。これはテストです。", "한국어 문장입니다. ", "x" * 150, "\ue000\u200d\u0301"),
     *("\n", "\n\n", "    ", "\t", "# Heading\n\n", "| a | b |\n|---|---|\n| 1 | 2 |\n", "def f(x):\n    return x\n"),
 ]
+
+
+def plain(text: str) -> ParsedDocument:
+    return ParsedDocument(text=text, media_type="text/plain")
+
+
 texts = st.one_of(st.text(max_size=400), st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
 
 
@@ -56,8 +64,9 @@ def cut(document: ParsedDocument, strategy: ChunkingStrategy) -> list[Chunk]:
 
 @settings(deadline=None, max_examples=100)
 @given(documents(), strategies())
-@example(ParsedDocument(text=THAI * 20, media_type="text/plain"), ChunkingStrategy(StrategyKind.FIXED, 16, 8))
-@example(ParsedDocument(text=EMOJI * 20, media_type="text/plain"), ChunkingStrategy(StrategyKind.SENTENCES, 16, 8))
+@example(plain(TORN_WORD), ChunkingStrategy(StrategyKind.SENTENCES, 16))
+@example(plain(THAI * 20), ChunkingStrategy(StrategyKind.FIXED, 16, 8))
+@example(plain(EMOJI * 20), ChunkingStrategy(StrategyKind.SENTENCES, 16, 8))
 def test_every_chunk_is_an_exact_slice_within_the_limit(document: ParsedDocument, strategy: ChunkingStrategy) -> None:
     for number, piece in enumerate(cut(document, strategy)):
         assert piece.index == number
@@ -78,6 +87,8 @@ def test_nothing_but_white_space_is_left_out(document: ParsedDocument, strategy:
 
 @settings(deadline=None, max_examples=100)
 @given(documents(), strategies())
+@example(plain("0:0:\n0:0:0:0:0\n0:0:"), ChunkingStrategy(max_tokens=16, overlap_tokens=4))
+@example(plain(f"0000000 MALL {'0:' * 7}"), ChunkingStrategy(StrategyKind.FIXED, 16, 4))
 def test_neighbours_advance_and_share_no_more_than_the_overlap(
     document: ParsedDocument, strategy: ChunkingStrategy
 ) -> None:

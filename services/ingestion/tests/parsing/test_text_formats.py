@@ -245,3 +245,13 @@ def test_hostile_text_is_read_in_linear_time(read, hostile):
     started = time.process_time()
     read(hostile, "a.md")
     assert time.process_time() - started < 5
+
+
+def test_a_title_is_one_clean_line_of_bounded_length(read):
+    title = read(
+        f"<html><head><title>A\n \ud800\x00 {'long ' * 500}</title></head><body>x</body></html>".encode(
+            "utf-8", "surrogatepass"
+        )
+    )
+    assert title.title.startswith("A long long")
+    assert len(title.title) == 500

@@ -1,9 +1,11 @@
 """The loop of a parsing process: one request, one document, one reply."""
 
 import gc
+import logging
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,8 @@ def main(*, memory_bytes: int) -> None:
     """Serve requests from standard input until it ends; replies go to what standard output was at the start."""
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break the frames
+    logging.disable()  # libraries would quote the document in what they complain about
+    warnings.simplefilter("ignore")
     sandbox.enter(memory_bytes=memory_bytes)
     counter = WordPieceCounter.bundled()
     gc.freeze()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from magika import Magika
 
 
+_UNKNOWN = "application/octet-stream"
 _SAMPLE = 1 << 16  # characters or bytes; the model looks at the beginning and the end of what it is given
 
 
@@ -18,8 +19,9 @@ def classify(text: str) -> tuple[str, str, bool]:
 
 
 def media_type_of(data: bytes) -> str:
-    """Return the media type of any bytes, `application/octet-stream` when it is none that is known."""
-    return _model().identify_bytes(data[:_SAMPLE]).output.mime_type
+    """Return the media type of what is known to be no text, `application/octet-stream` when no other fits."""
+    output = _model().identify_bytes(data[:_SAMPLE]).output
+    return _UNKNOWN if output.is_text else output.mime_type
 
 
 @cache

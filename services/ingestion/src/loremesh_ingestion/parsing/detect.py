@@ -32,10 +32,7 @@ _HTML_START = re.compile(
     r"\s*+(?:<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*)*+<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
 _HTML_ELEMENT = re.compile(r"<(?:p|div|h[1-6]|table|ul|ol|span|a|br|article|section)\b[^>]*>", re.IGNORECASE)
-_MARKDOWN_SIGN = re.compile(
-    r"^(?:#{1,6} \S|```|~~~|[-*+] \S|\d+\. \S|\|.*\|[ \t]*$|> \S)|\[[^\]\n]+\]\([^)\n]+\)", re.MULTILINE
-)
-_MARKDOWN_HEADING = re.compile(r"^#{1,6} \S", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6} \S", re.MULTILINE)
 _CODE_MARKS = re.compile(r"[{}\[\]();=<>\\$#@_|&*]")
 _MOST_CODE_MARKS = 0.03  # of the characters of prose
 _NOT_LETTER = re.compile(r"[!-@\[-`{-~]")
@@ -114,17 +111,11 @@ def _parses(text: str, language: str) -> bool:
 
 
 def _prose(text: str) -> Format | None:
+    """Return plain text when the letters say so and no line begins as a heading, which may as well be a comment."""
     sample = text[:_HEAD]
-    if len(_MARKDOWN_SIGN.findall(sample)) > 1 and _MARKDOWN_HEADING.search(sample):
-        return _heading_or_comment(sample)
     marked = len(_CODE_MARKS.findall(sample)) > _MOST_CODE_MARKS * len(sample)
     lettered = len(_NOT_LETTER.findall(sample)) <= _MOST_NOT_LETTERS * len(sample)
-    return Format(PLAIN) if lettered and not marked else None
-
-
-def _heading_or_comment(sample: str) -> Format | None:
-    # "# " opens a heading in Markdown and a comment in a dozen languages; those are the classifier's to tell apart.
-    return None if _MARKDOWN_HEADING.sub("", sample).count("=") > sample.count("\n") / 4 else Format(MARKDOWN)
+    return Format(PLAIN) if lettered and not marked and not _HEADING.search(sample) else None
 
 
 def _classified(text: str) -> Format:

@@ -20,6 +20,7 @@ _LEGACY = [
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "koi8_r"),
     *("cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "cp949"),
 ]
+_MESS = (0.2, 0.4)  # how odd the text may look: at first as usual, then as texts full of rulers and symbols do
 _CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
@@ -89,8 +90,7 @@ def _detected(data: bytes) -> str:
     damage = sample.decode("utf-8", "replace").count("\ufffd")
     if damage <= _DAMAGE * len(_HIGH.findall(sample)):
         return data.decode("utf-8", "replace")
-    best = from_bytes(sample, cp_isolation=_LEGACY).best()
-    text = _try(data, best.encoding, errors="replace") if best else None
-    if text is None:
-        raise EncodingUnknown
-    return text
+    for mess in _MESS:
+        if best := from_bytes(sample, cp_isolation=_LEGACY, threshold=mess).best():
+            return data.decode(best.encoding, "replace")
+    raise EncodingUnknown

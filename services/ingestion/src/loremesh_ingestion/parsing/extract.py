@@ -1,5 +1,6 @@
 """From a file to a parsed document: finds out what it is and has it read."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ _TEXT = {
     media_types.JSON: "json_text",
     media_types.JSON_LINES: "json_text",
 }
+_LONGEST_TITLE = 500  # characters
 _META_CHARSET = 2048  # bytes within which HTML must state its encoding
 
 
@@ -42,7 +44,7 @@ def extract(path: Path, *, filename: str, declared_media_type: str) -> ParsedDoc
     if len(document.text) > LARGEST_TEXT:
         limit = "text"
         raise ParseLimit(limit)
-    return document
+    return replace(document, title=" ".join(clean(document.title).split())[:_LONGEST_TITLE])
 
 
 def _binary(path: Path, kind: Format) -> ParsedDocument:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from loremesh_cli.mesh import leftovers, state
+from loremesh_cli.mesh import leftovers, state, supervisor
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.processes import ProcessId
 from loremesh_cli.mesh.program import Program
@@ -26,6 +26,7 @@ SECONDS = 20
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
     home.make()
+    home.lock.touch()
     return home
 
 
@@ -44,13 +45,13 @@ def step(name: str, source: str, *needs: str) -> Unit:
 @asynccontextmanager
 async def running(units: Sequence[Unit], home: Home) -> AsyncIterator[MeshState]:
     mesh = MeshState()
-    supervisor = Supervisor(units, home=home, state=mesh)
+    ours = Supervisor(units, home=home, state=mesh)
     async with asyncio.timeout(SECONDS * 2), asyncio.TaskGroup() as group:
-        run = group.create_task(supervisor.run())
+        run = group.create_task(ours.run())
         try:
             yield mesh
         finally:
-            supervisor.stop()
+            ours.stop()
             await run
 
 
@@ -165,6 +166,14 @@ async def test_a_stop_during_the_start_ends_everything(home: Home) -> None:
         await until(lambda: mesh.parts["slow"].process is not None)
     assert mesh.phase is Phase.STOPPED
     assert [part for part in mesh.parts.values() if part.process] == []
+
+
+async def test_a_mesh_whose_data_directory_is_removed_stops(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FILES_SECONDS", 0.1)
+    async with running([lasting("server")], home) as mesh:
+        await until(lambda: mesh.phase is Phase.READY)
+        home.lock.unlink()
+        await until(lambda: mesh.phase is Phase.STOPPED)
 
 
 async def test_what_a_killed_supervisor_left_running_is_ended_and_strangers_are_not(home: Home) -> None:

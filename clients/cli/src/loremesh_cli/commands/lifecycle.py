@@ -65,8 +65,8 @@ def _bring_up(mesh: lifecycle.RunningMesh, output: Output) -> MeshState:
 
 
 def _stay(mesh: lifecycle.RunningMesh, output: Output) -> None:
-    output.say("\nCtrl-C stops the mesh.")
     try:
+        output.say("\nCtrl-C stops the mesh.")
         with _terminated_as_interrupted():
             for log, line in logfiles.follow([mesh.home.log("mesh")], until=lambda: not mesh.supervisor.alive()):
                 output.say(f"{log}: {line}")

@@ -42,6 +42,7 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
+            probe.listen(1)  # two sockets which allow it may be bound to one port; only one may listen
         except OSError:
             return False
         return True

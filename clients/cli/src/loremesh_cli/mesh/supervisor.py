@@ -11,7 +11,7 @@ from loremesh_cli.mesh.logfiles import trim
 from loremesh_cli.mesh.state import GOOD, MeshState, Part, Phase, write
 from loremesh_cli.mesh.unit import Unit
 
-TRIM_SECONDS = 60.0
+FILES_SECONDS = 10.0
 
 logger = logging.getLogger("mesh")
 
@@ -40,14 +40,14 @@ class Supervisor:
         self._publish()
         async with asyncio.TaskGroup() as group:
             starts = [group.create_task(self._live(unit)) for unit in self._units.values()]
-            trimming = group.create_task(self._trim_logs())
+            files = group.create_task(self._look_after_files())
             await self._stop.wait()
             self._publish()
             logger.info("stopping")
             async with asyncio.TaskGroup() as stops:
                 for unit in self._units.values():
                     stops.create_task(self._end(unit))
-            trimming.cancel()
+            files.cancel()
             for start in starts:
                 start.cancel()
         self._state.phase = Phase.STOPPED
@@ -81,9 +81,14 @@ class Supervisor:
         await self._keepers[unit.name].stop()
         self._stopped[unit.name].set()
 
-    async def _trim_logs(self) -> None:
+    async def _look_after_files(self) -> None:
+        """Keep the logs small; stop when the data directory was removed, for nobody could find this mesh any more."""
         while True:
-            await asyncio.sleep(TRIM_SECONDS)
+            await asyncio.sleep(FILES_SECONDS)
+            if not self._home.lock.exists():
+                logger.error("%s is gone", self._home.root)
+                self.stop()
+                return
             await asyncio.to_thread(trim, self._home.logs)
 
     def _publish(self) -> None:

@@ -74,6 +74,19 @@ async def _emit_and_fail(workshop):
         raise RuntimeError
 
 
+@pytest.mark.parametrize(
+    ("name", "payload"), [("a b", {}), ("a.*", {}), ("", {}), ("ไทย", {}), ("Fine", {"text": "x" * 100_000})]
+)
+async def test_what_the_broker_would_refuse_is_refused_when_written(workshop, name, payload):
+    """It would be tried for ever, and nothing behind it sent."""
+    with caller(), pytest.raises(ValueError, match=r"name|larger"):
+        async with workshop.database.transaction() as connection:
+            await emit(connection, name=name, payload=payload)
+    if name != "Fine":
+        with pytest.raises(ValueError, match="name"):
+            await workshop.enqueue(name)
+
+
 async def test_two_relays_send_each_message_once(workshop):
     await emit_facts(workshop, *(f"E{index}" for index in range(300)))
     async with workshop.open(Relay(database=workshop.database, bus=workshop.bus, service=workshop.service)):

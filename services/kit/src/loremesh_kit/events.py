@@ -26,6 +26,7 @@ _PROBE_SECONDS = 2.0
 _MAX_AGE = 24 * 3600.0
 _MAX_BYTES = 256 * 1024 * 1024
 _DUPLICATE_WINDOW = 3600.0
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _UNTOKENABLE = re.compile(r"[^A-Za-z0-9_.-]|\.(?=\.|$)")
 _log = structlog.get_logger(__name__)
 
@@ -268,6 +269,13 @@ def stream_of(service: str) -> str:
 def subject(service: str, rest: str) -> str:
     """`loremesh.<service>.<rest>`."""
     return f"loremesh.{service}.{rest}"
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can stand in a subject: one the broker refuses would block those behind it."""
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} is no name for a job or a fact"
+        raise ValueError(message)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
+from loremesh_kit.events import check_name
 from loremesh_kit.ids import new_id
 from loremesh_kit.outbox import OUTBOX
 from loremesh_kit.postgres import Row, touch
@@ -95,8 +96,10 @@ async def enqueue(
     """Accept a job in the caller's transaction, under the caller's identity; returns its id.
 
     `payload` holds ids, not content; `subject_id` is the resource worked for; `delay` is in seconds. Once the
-    transaction commits the job will be done or dead-lettered, whatever dies meanwhile.
+    transaction commits the job will be done or dead-lettered, whatever dies meanwhile. Raises ValueError for a kind
+    that cannot be part of a subject.
     """
+    check_name(kind)
     caller, job_id = identity.current(), new_id()
     await connection.execute(
         _ENQUEUE,

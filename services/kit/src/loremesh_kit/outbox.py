@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
 from loremesh_kit.errors import DependencyUnavailable
-from loremesh_kit.events import Bus, Outgoing, subject
+from loremesh_kit.events import Bus, Outgoing, check_name, subject
 from loremesh_kit.ids import new_id
 from loremesh_kit.loops import repeat, unless
 from loremesh_kit.postgres import Database, Row, touch
@@ -19,6 +19,7 @@ from loremesh_kit.telemetry import metrics, traces
 
 OUTBOX = "outbox"
 _BATCH = 200
+_LARGEST_PAYLOAD = 64 * 1024
 _POLL_SECONDS = 1.0
 
 _EMIT = """
@@ -57,7 +58,14 @@ _SEND_AGAIN = "UPDATE outbox SET sent_at = NULL WHERE sent_at IS NOT NULL"
 
 
 async def emit(connection: AsyncConnection[Row], *, name: str, payload: Mapping[str, Any]) -> str:
-    """Publish the fact `name` if this transaction commits; `payload` holds ids, not content. Returns its message id."""
+    """Publish the fact `name` if this transaction commits, and return its message id.
+
+    `payload` holds ids, not content. Raises ValueError for a name or a payload the broker would refuse.
+    """
+    check_name(name)
+    if len(json.dumps(payload)) > _LARGEST_PAYLOAD:
+        message = f"the payload of {name} is larger than a message should be"
+        raise ValueError(message)
     caller, message_id = identity.current(), new_id()
     headers = {
         identity.TENANT_HEADER: caller.tenant,

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
+from loremesh_agent import prompts
 from loremesh_agent.adapters.configured import ConfiguredAgents
 from loremesh_agent.adapters.memory import (
     MemoryConversations,
@@ -160,6 +161,27 @@ async def test_what_no_passage_supports_is_not_cited_and_says_so(house: House) -
     assert not any(source.cited for source in answer.sources)
 
 
+async def test_a_small_models_fabrication_is_answered_with_a_quotation(house: House) -> None:
+    house.agent = replace(house.agent, wording=prompts.load("compact"))
+    house.provider = ScriptedProvider(words("It was painted green by sailors who loved the opera."))
+    events = await house.ask()
+    answer = events[-1].payload.answer  # type: ignore[union-attr]
+    assert answer.text.endswith("“The lighthouse of Genoa is 77 metres high.” [1]")
+    assert not answer.grounded
+    assert [source.number for source in answer.sources] == [1]
+
+
+async def test_a_small_model_that_goes_round_in_circles_is_stopped(house: House) -> None:
+    house.agent = replace(house.agent, wording=prompts.load("compact"))
+    house.provider = ScriptedProvider(words("The lighthouse is 77 metres high. " * 50))
+    events = await house.ask()
+    check_shape(events)
+    answer = events[-1].payload.answer  # type: ignore[union-attr]
+    assert answer.text == "The lighthouse is 77 metres high. The lighthouse is 77 metres high. [1]"
+    assert answer.usage.output_tokens > 0
+    assert house.provider.closed == 1
+
+
 async def test_citations_of_nothing_are_removed_before_they_are_streamed(house: House) -> None:
     house.provider = ScriptedProvider([ModelText("It is red [7"), ModelText("][1]"), ModelText("[9"), DONE])
     assert text_of(await house.ask()) == "It is red[1][9"
@@ -300,9 +322,7 @@ async def test_leaving_cancels_the_model_and_keeps_what_there_was(house: House) 
 async def test_cancelling_the_caller_does_the_same(house: House) -> None:
     house.provider = ScriptedProvider([ModelText("The lighthouse"), Pause(60), DONE])
     asking = asyncio.ensure_future(house.engine.answer(Question(text=QUESTION)))
-    while not house.provider.requests:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
+    await house.provider.asked.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking

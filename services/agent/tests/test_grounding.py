@@ -5,8 +5,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loremesh_agent.domain.excerpts import best_sentence
 from loremesh_agent.domain.grounding import Support, is_refusal, support
 from loremesh_agent.domain.passages import Passage
+from loremesh_agent.domain.repetition import repeats_itself
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +84,39 @@ def test_a_refusal_is_recognised(answer: str) -> None:
 )
 def test_an_answer_is_no_refusal(answer: str) -> None:
     assert not is_refusal(answer, refusal=REFUSAL)
+
+
+def test_the_sentence_that_speaks_of_the_question_is_found(passages: list[Passage]) -> None:
+    assert best_sentence(QUESTION, passages) == (2, "The lighthouse of Genoa is 77 metres high.")
+    assert best_sentence("Who is president?", passages) is None
+    assert best_sentence(QUESTION, ()) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It serves many clients at once. It is fast. It serves many clients at once.",
+        "a model built on top of a model built on top of a model built on top of a model bui",
+    ],
+)
+def test_going_round_in_circles_is_noticed(text: str) -> None:
+    assert repeats_itself(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Yes. Yes.",
+        "It serves many clients at once. It serves many clients",
+        "The lamp is seen from afar, and the lamp is seen from the port, and the lamp is seen",
+        " ".join(f"Item {number} is number {number}." for number in range(9)),
+    ],
+)
+def test_going_on_is_no_circle(text: str) -> None:
+    assert not repeats_itself(text)
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_watched(text: str) -> None:
+    assert isinstance(repeats_itself(text), bool)

@@ -61,7 +61,9 @@ async def failure_of(provider: ModelProvider) -> tuple[ProviderError, str]:
 
     async def listen() -> None:
         async for event in provider.stream(REQUEST):
-            pieces.append(event.text if isinstance(event, ModelText) else "")
+            match event:
+                case ModelText(text):
+                    pieces.append(text)
 
     with pytest.raises(ProviderError) as failed:
         await listen()

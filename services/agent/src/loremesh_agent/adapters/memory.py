@@ -67,6 +67,7 @@ class ScriptedProvider:
         self._scripts = list(scripts)
         self._name = name
         self.requests: list[ModelRequest] = []
+        self.asked = asyncio.Event()
         # How many streams were closed, at their end or before.
         self.closed = 0
 
@@ -78,6 +79,7 @@ class ScriptedProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """See ports.ModelProvider."""
         self.requests.append(request)
+        self.asked.set()
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
         try:
             for step in script:

@@ -46,6 +46,14 @@ def excerpts(question: str, passages: Sequence[Passage], *, tokens: int) -> list
     ]
 
 
+def best_sentence(question: str, passages: Sequence[Passage]) -> tuple[int, str] | None:
+    """The sentence that speaks of the question most, and its passage's number from 1; None when none shares a word."""
+    best = max(_candidates(question, passages), key=lambda candidate: candidate.worth, default=None)
+    if best is None or not terms(best.text) & terms(question):
+        return None
+    return best.passage + 1, best.text
+
+
 def _all_fit(passages: Sequence[Passage], tokens: int) -> bool:
     room = tokens - PASSAGE_TOKENS * len(passages)
     # No token is shorter than a byte, so that where the window is large nothing needs to be counted.

@@ -91,6 +91,11 @@ def _room(agent: Agent, question: str, limit: int) -> int:
     return max(_LEAST_FOR_PASSAGES, min(agent.window.prompt_tokens, limit) - around - asked)
 
 
+def without_references(text: str) -> str:
+    """A passage's text with its own numbers in brackets written so that they do not read as our citations."""
+    return _REFERENCE.sub(r"(\1)", text)
+
+
 def _recent(history: Sequence[Exchange], *, tokens: int) -> list[Exchange]:
     """The newest of `history` (oldest first) that fit, oldest first."""
     chosen: list[Exchange] = []
@@ -118,7 +123,7 @@ def _ask(wording: Wording, question: str, given: Sequence[Excerpt]) -> str:
 
 
 def _quote(wording: Wording, number: int, excerpt: Excerpt) -> str:
-    text = _REFERENCE.sub(r"(\1)", _DELIMITER.sub("‹", excerpt.text)).strip()
+    text = without_references(_DELIMITER.sub("‹", excerpt.text)).strip()
     title = " ".join(_DELIMITER.sub("‹", excerpt.passage.title).replace('"', "'").split())
     return Template(wording.passage).substitute(
         number=number, title=title, text=text if wording.multiline else " ".join(text.split())

@@ -20,3 +20,7 @@ class Wording:
     refusal: str
     # Added to an answer that no passage supports; empty adds nothing.
     unsupported: str
+    # Added then: what the documents do say, `$sentence` of the passage `$number`; empty adds nothing.
+    quotation: str
+    # Whether an answer ends where it begins to repeat itself.
+    ends_at_repetition: bool

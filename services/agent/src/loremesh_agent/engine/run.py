@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from string import Template
 
 import structlog
 from loremesh_kit import deadline, identity
@@ -13,7 +14,7 @@ from loremesh_kit.text import clean
 
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.citations import CitationFilter
-from loremesh_agent.domain.conversations import State
+from loremesh_agent.domain.conversations import State, Usage
 from loremesh_agent.domain.events import (
     Answer,
     Completed,
@@ -27,9 +28,12 @@ from loremesh_agent.domain.events import (
     TextFinish,
     TextStart,
 )
+from loremesh_agent.domain.excerpts import best_sentence
 from loremesh_agent.domain.grounding import is_refusal, support
 from loremesh_agent.domain.passages import numbered, shown
-from loremesh_agent.domain.prompts import Prompt
+from loremesh_agent.domain.prompts import Prompt, without_references
+from loremesh_agent.domain.repetition import repeats_itself
+from loremesh_agent.domain.tokens import estimate
 from loremesh_agent.engine.settling import settle
 from loremesh_agent.ports import FinishedTurn, ModelFinish, ModelProvider, ModelRequest, ModelText, NewTurn, TurnStore
 
@@ -107,6 +111,7 @@ class Run:
 
     async def _relay(self, prompt: Prompt) -> ModelFinish:
         """Pass the model's text on as it comes, and keep what there is from time to time."""
+        wording = self._task.agent.wording
         async with background() as group:
             keeping = group.create_task(self._keep_along())
             async with aclosing(self._provider.stream(self._request(prompt))) as events:
@@ -114,6 +119,9 @@ class Run:
                     match event:
                         case ModelText(text):
                             self._say(self._citations.feed(clean(text)))
+                            if wording.ends_at_repetition and repeats_itself(self._text()):
+                                finish = ModelFinish(reason=FinishReason.STOP)
+                                break
                         case ModelFinish():
                             finish = event
             keeping.cancel()
@@ -161,9 +169,19 @@ class Run:
             self._citations.cited.update(found.numbers)
             self._say(" " + "".join(f"[{number}]" for number in sorted(found.numbers)))
         elif found.claims and wording.unsupported:
-            self._say(f"\n\n{wording.unsupported}")
+            self._say(f"\n\n{wording.unsupported}{self._quotation()}")
             return False
         return True
+
+    def _quotation(self) -> str:
+        """What the documents do say, where the wording wants it told."""
+        best = best_sentence(self._task.turn.text, self._passages)
+        if best is None or not self._task.agent.wording.quotation:
+            return ""
+        number, sentence = best
+        self._citations.cited.add(number)
+        template = Template(self._task.agent.wording.quotation)
+        return " " + template.substitute(sentence=without_references(sentence), number=number)
 
     async def _finish(self, finish: ModelFinish, *, grounded: bool) -> None:
         if self._pieces:
@@ -177,7 +195,7 @@ class Run:
             finish_reason=finish.reason,
             grounded=grounded,
             sources=shown(sources),
-            usage=finish.usage,
+            usage=finish.usage or self._estimated_usage(),
             model=self._task.agent.model if self._task.prompt else "",
         )
         whole = finish.reason is FinishReason.STOP
@@ -193,6 +211,13 @@ class Run:
             ),
         )
         self._emit(Completed(answer) if whole else Incomplete(answer))
+
+    def _estimated_usage(self) -> Usage | None:
+        """Where the provider did not tell, or was not let finish."""
+        if self._task.prompt is None:
+            return None
+        read = sum(estimate(message.content) for message in self._task.prompt.messages)
+        return Usage(input_tokens=read, output_tokens=estimate(self._text()))
 
     async def _fail(self, error: ServiceError) -> None:
         _log.warning("a run failed", reason=error.reason, error=error.message, run_id=self._task.turn.run_id)

@@ -12,6 +12,6 @@ Name = Literal["full", "compact"]
 def load(name: Name) -> Wording:
     """The wording of this name."""
     fields: dict[str, Any] = tomllib.loads((files(__name__) / f"{name}.toml").read_text(encoding="utf-8"))
-    stop = tuple(fields.pop("stop"))
-    multiline = fields.pop("multiline")
-    return Wording(stop=stop, multiline=multiline, **{name: text.strip() for name, text in fields.items()})
+    texts = {name: value.strip() for name, value in fields.items() if isinstance(value, str)}
+    fields["stop"] = tuple(fields["stop"])
+    return Wording(**{**fields, **texts})

@@ -9,6 +9,7 @@ from loremesh_cli.commands.documents import ingest_files
 from loremesh_cli.commands.questions import ask_once
 from loremesh_cli.errors import CommandError
 from loremesh_cli.mesh.home import Home, repository
+from loremesh_cli.mesh.program import script
 from loremesh_cli.output import Output
 
 QUESTION = "What does the edge service do?"
@@ -27,10 +28,11 @@ def take(url: str, *, home: Home, output: Output) -> None:
     """
     paths = documents(repository() or Path.cwd())
     output.say(f"Putting {len(paths)} documents in: the project's own README and docs", style="bold")
-    output.say("$ loremesh ingest README.md docs", style="dim")
+    command = command_name()
+    output.say(f"$ {command} ingest README.md docs", style="dim")
     ingest_files(paths, store="", url=url, output=output)
     output.say(f"\nAsking: {QUESTION}", style="bold")
-    output.say(f'$ loremesh ask "{QUESTION}"', style="dim")
+    output.say(f'$ {command} ask "{QUESTION}"', style="dim")
     ask_once(chat_pb2.ChatRequest(message=QUESTION), url=url, output=output)
     output.say()
     (home.root / MARK).touch()
@@ -52,6 +54,12 @@ def next_steps(url: str) -> list[str]:
         f"  curl -F file=@README.md {url}/api/v1/documents",
         f"""  curl -N {url}/api/v1/chat/stream -H 'content-type: application/json' -d '{{"message": "{QUESTION}"}}'""",
         f"  curl '{url}/api/v1/documents/search?query=outbox&top_k=3'",
-        "  loremesh ingest PATH... | ask QUESTION | chat | search QUERY | status | logs | doctor",
+        f"  {command_name()} ingest PATH... | ask QUESTION | chat | search QUERY | status | logs | doctor",
         "  scripts/down",
     ]
+
+
+def command_name() -> str:
+    """Return how to call this command from here: a newcomer's PATH does not have it."""
+    installed = Path(script("loremesh"))
+    return str(installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed)

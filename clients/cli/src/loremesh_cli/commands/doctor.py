@@ -44,9 +44,9 @@ def doctor(*, data_dir: DataDir = None, port: Port = 8080, as_json: AsJson = Fal
     output.result({"findings": [asdict(finding) for finding in findings]})
     for finding in findings:
         mark, style = MARKS[finding.outcome]
-        output.say(f"{mark:<8} {finding.check:<14} {finding.found}", style=style)
+        output.say(f"{mark:<8} {finding.check:<15} {finding.found}", style=style)
         if finding.hint:
-            output.say(f"{'':<23} {finding.hint}")
+            output.say(f"{'':<24} {finding.hint}")
     if any(finding.outcome == "failed" for finding in findings):
         raise typer.Exit(1)
 
@@ -162,5 +162,5 @@ def _dependencies(state: MeshState) -> Iterator[Finding]:
         return
     yield Finding("front door", "ok", f"{state.gateway_url}/ready says ready")
     for component in json.loads(answer).get("components", ()):
-        names = ", ".join(each["name"] for each in component.get("dependencies", ()))
-        yield Finding(component["name"], "ok", f"ready{', and so are ' + names if names else ''}")
+        if names := ", ".join(each["name"] for each in component.get("dependencies", ())):
+            yield Finding(f"{component['name']} uses", "ok", f"{names}: ready")

@@ -35,8 +35,8 @@ def up(
     """Start a mesh on this machine and return when it is ready."""
     output, home = Output(as_json=as_json), home_of(data_dir)
     if mesh := lifecycle.find(home):
-        output.say(f"The mesh in {home.root} is up already.")
-        state = lifecycle.wait_until_up(mesh, seen=Progress(output).seen)
+        output.say(f"The mesh in {home.root} is up already.\n")
+        state = lifecycle.wait_until_up(mesh, seen=lambda _: None)
     else:
         mesh = lifecycle.start(home, gateway_port=port, tied=foreground)
         state = _bring_up(mesh, output)

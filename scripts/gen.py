@@ -1,4 +1,4 @@
-"""Generates proto/gen, build/descriptor.binpb and the OpenAPI document from proto/; third-party protos come from their wheels."""
+"""Generates what is made from proto/: Python, a descriptor set, OpenAPI; third-party protos come from their wheels."""
 
 import os
 import shutil

@@ -11,9 +11,10 @@ from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.domain.conversations import Exchange, Feedback, Rating, Role, State, Usage
 from loremesh_agent.domain.passages import Passage, numbered
-from loremesh_agent.errors import ConversationBusy, ConversationNotFound, EtagMismatch, MessageNotFound
+from loremesh_agent.errors import ConversationBusy, ConversationNotFound, MessageNotFound
 from loremesh_agent.ports import ConversationChange, ConversationStore, FinishedTurn, NewTurn, TurnStore
 from loremesh_kit.clock import SystemClock
+from loremesh_kit.errors import EtagMismatch
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import open_database

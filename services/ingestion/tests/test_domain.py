@@ -1,4 +1,3 @@
-import json
 import re
 from urllib.parse import unquote
 
@@ -6,39 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loremesh_ingestion.domain import landmarks, objects
-from loremesh_ingestion.domain.attributes import MAX_BYTES, cleaned, problem
+from loremesh_ingestion.domain.attributes import cleaned
 from loremesh_ingestion.domain.disposition import content_disposition
 from loremesh_ingestion.domain.upload import media_type
 from loremesh_ingestion.domain.version import BATCH_SIZE, batch_count, batch_range, chunk_id
 
 pytestmark = pytest.mark.unit
-
-SCALARS = st.text(max_size=20) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
-GOOD = st.dictionaries(st.text(min_size=1, max_size=64), SCALARS | st.lists(SCALARS, max_size=5), max_size=64)
-
-
-@given(GOOD)
-def test_scalars_and_lists_of_them_are_attributes(attributes):
-    size = len(json.dumps(attributes, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    assert (problem(cleaned(attributes)) is None) == (size <= MAX_BYTES)
-
-
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {f"key{number}": 1 for number in range(65)},
-        {"": 1},
-        {"k" * 65: 1},
-        {"nested": {"a": 1}},
-        {"matrix": [[1]]},
-        {"nothing": None},
-        {"endless": float("inf")},
-        {"not": float("nan")},
-        {"long": "x" * MAX_BYTES},
-    ],
-)
-def test_everything_else_is_refused_in_words(attributes):
-    assert problem(attributes)
 
 
 def test_nul_and_lone_surrogates_are_dropped_from_names_and_values():

@@ -1,8 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loremesh_kit.errors import AttributesInvalid
 from loremesh_retrieval.domain import attributes
-from loremesh_retrieval.errors import AttributesInvalid
 
 pytestmark = pytest.mark.unit
 

@@ -2,7 +2,6 @@
 
 ServiceError
 ├── InvalidField                    INVALID_ARGUMENT
-│   ├── AttributesInvalid                                ATTRIBUTES_INVALID
 │   ├── MessageEmpty                                     MESSAGE_EMPTY
 │   └── MessageTooLong                                   MESSAGE_TOO_LONG
 ├── AgentNotFound                   NOT_FOUND            AGENT_NOT_FOUND
@@ -10,7 +9,6 @@ ServiceError
 ├── MessageNotFound                 NOT_FOUND            MESSAGE_NOT_FOUND
 ├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── ConversationBusy                ABORTED              CONVERSATION_BUSY
-├── EtagMismatch                    ABORTED              ETAG_MISMATCH
 └── ProviderError
     ├── ProviderUnavailable         UNAVAILABLE          PROVIDER_UNAVAILABLE
     ├── ProviderTimeout             UNAVAILABLE          PROVIDER_TIMEOUT
@@ -25,15 +23,6 @@ from typing import Literal
 from loremesh_kit.errors import Code, InvalidField, ServiceError
 
 Limit = Literal["connect", "first_token", "idle", "total"]
-
-
-class AttributesInvalid(InvalidField):
-    """Attributes that nothing could filter by."""
-
-    reason = "ATTRIBUTES_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem, field="conversation.attributes")
 
 
 class MessageEmpty(InvalidField):
@@ -126,16 +115,6 @@ class ConversationBusy(ServiceError):
             metadata={"conversation_id": conversation_id},
             retry_after=retry_after,
         )
-
-
-class EtagMismatch(ServiceError):
-    """The resource changed since it was read."""
-
-    code = Code.ABORTED
-    reason = "ETAG_MISMATCH"
-
-    def __init__(self) -> None:
-        super().__init__("The conversation was changed since this etag was read.")
 
 
 class ProviderError(ServiceError):

@@ -7,11 +7,9 @@ ServiceError
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
-├── EtagMismatch              ABORTED              ETAG_MISMATCH
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
-│   ├── AttributesInvalid                          ATTRIBUTES_INVALID
 │   ├── ChunkingStrategyInvalid                    CHUNKING_STRATEGY_INVALID
 │   └── EmbeddingModelUnknown                      EMBEDDING_MODEL_UNKNOWN
 ├── IndexIncomplete           UNAVAILABLE          DEPENDENCY_UNAVAILABLE (of retrieval)
@@ -208,27 +206,10 @@ class SpanOutOfRange(ServiceError):
         )
 
 
-class EtagMismatch(ServiceError):
-    """The resource changed since it was read."""
-
-    code = Code.ABORTED
-    reason = "ETAG_MISMATCH"
-
-    def __init__(self) -> None:
-        """Nothing to tell beyond the fact."""
-        super().__init__("It was changed since it was read: read it again and repeat.")
-
-
 class UploadMalformed(InvalidField):
     """The upload cannot be taken apart, or ended before it was whole; the field names the part."""
 
     reason = "UPLOAD_MALFORMED"
-
-
-class AttributesInvalid(InvalidField):
-    """Attributes which are too many, too large or of an unusable type."""
-
-    reason = "ATTRIBUTES_INVALID"
 
 
 class ChunkingStrategyInvalid(InvalidField):

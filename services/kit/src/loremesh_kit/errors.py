@@ -4,8 +4,10 @@
     ├── InvalidField            INVALID_ARGUMENT     INVALID_FIELD
     │   ├── PageTokenInvalid                         PAGE_TOKEN_INVALID
     │   ├── FilterInvalid                            FILTER_INVALID
+    │   ├── AttributesInvalid                        ATTRIBUTES_INVALID
     │   └── ValidationFailed                         (the broken rule's own reason)
     ├── IdempotencyConflict     ALREADY_EXISTS       IDEMPOTENCY_CONFLICT
+    ├── EtagMismatch            ABORTED              ETAG_MISMATCH
     ├── IdentityMissing         UNAUTHENTICATED      IDENTITY_MISSING
     ├── Overloaded              RESOURCE_EXHAUSTED   OVERLOADED
     ├── DependencyUnavailable   UNAVAILABLE          DEPENDENCY_UNAVAILABLE
@@ -122,6 +124,23 @@ class ValidationFailed(InvalidField):
 
 def _sentence(violation: FieldViolation) -> str:
     return f"{violation.field}: {violation.description}" if violation.field else violation.description
+
+
+class AttributesInvalid(InvalidField):
+    """Attributes are too many, too large or of a type that filters cannot compare."""
+
+    reason = "ATTRIBUTES_INVALID"
+
+
+class EtagMismatch(ServiceError):
+    """The resource changed since the caller read it."""
+
+    code = Code.ABORTED
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, message: str = "It was changed since it was read: read it again and repeat.") -> None:
+        """Nothing to tell beyond the fact."""
+        super().__init__(message)
 
 
 class IdempotencyConflict(ServiceError):

@@ -2,7 +2,6 @@
 
 ServiceError
 ├── InvalidField                    INVALID_ARGUMENT
-│   ├── AttributesInvalid                                ATTRIBUTES_INVALID
 │   └── QueryEmpty                                       QUERY_EMPTY
 ├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── DimensionMismatch               FAILED_PRECONDITION  DIMENSION_MISMATCH
@@ -12,12 +11,6 @@ The rest are the kit's own.
 """
 
 from loremesh_kit.errors import Code, InvalidField, ServiceError
-
-
-class AttributesInvalid(InvalidField):
-    """An attribute has a value that no index can hold."""
-
-    reason = "ATTRIBUTES_INVALID"
 
 
 class QueryEmpty(InvalidField):

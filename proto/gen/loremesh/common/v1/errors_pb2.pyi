@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """`top_k` is zero, negative or above the limit. INVALID_ARGUMENT; field `top_k`."""
     ERROR_REASON_ATTRIBUTES_INVALID: _ErrorReason.ValueType  # 12
     """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
+    ERROR_REASON_ATTEMPTS_EXHAUSTED: _ErrorReason.ValueType  # 13
+    """A job's worker died at every attempt it had, so nobody could say why. Seen in the failures of what the job worked for."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
     """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 
@@ -78,6 +80,8 @@ ERROR_REASON_TOP_K_OUT_OF_RANGE: ErrorReason.ValueType  # 11
 """`top_k` is zero, negative or above the limit. INVALID_ARGUMENT; field `top_k`."""
 ERROR_REASON_ATTRIBUTES_INVALID: ErrorReason.ValueType  # 12
 """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
+ERROR_REASON_ATTEMPTS_EXHAUSTED: ErrorReason.ValueType  # 13
+"""A job's worker died at every attempt it had, so nobody could say why. Seen in the failures of what the job worked for."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -9,6 +9,7 @@ from typing import Any
 
 from loremesh_kit import filters, identity
 from loremesh_kit.clock import Clock
+from loremesh_kit.errors import EtagMismatch
 from loremesh_kit.filters import Filter
 from loremesh_kit.pages import Position
 
@@ -17,7 +18,6 @@ from loremesh_agent.domain.passages import Found
 from loremesh_agent.errors import (
     ConversationBusy,
     ConversationNotFound,
-    EtagMismatch,
     MessageNotFound,
     VectorStoreNotFound,
 )

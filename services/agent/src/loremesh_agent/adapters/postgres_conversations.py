@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from loremesh_kit.errors import PageTokenInvalid
+from loremesh_kit.errors import EtagMismatch, PageTokenInvalid
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 from psycopg.types.json import Jsonb
 
 from loremesh_agent.adapters.postgres_rows import CONVERSATION, MESSAGE, conversation, message
 from loremesh_agent.domain.conversations import Conversation, Feedback, Message
-from loremesh_agent.errors import ConversationNotFound, EtagMismatch, MessageNotFound
+from loremesh_agent.errors import ConversationNotFound, MessageNotFound
 from loremesh_agent.ports import ConversationChange
 
 # May run twice, as `Database.fetch` asks: the second time it changes nothing.

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loremesh_kit.attributes import check
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 
-from loremesh_agent.domain import attributes as rules
 from loremesh_agent.domain.conversations import Conversation, Feedback, Message
-from loremesh_agent.errors import AttributesInvalid
 from loremesh_agent.ports import AgentDirectory, ConversationChange, ConversationStore
+
+_FIELD = "conversation.attributes"
 
 
 class ConversationEngine:
@@ -21,7 +22,7 @@ class ConversationEngine:
 
     async def create(self, *, title: str, agent_id: str, attributes: Mapping[str, Any]) -> Conversation:
         """Make an empty conversation; raises AgentNotFound, AttributesInvalid."""
-        _check(attributes)
+        check(attributes, field=_FIELD)
         agent = await self._agents.get(agent_id)
         conversation_id = new_id()
         await self._store.create(conversation_id, title=title, agent_id=agent.id, attributes=attributes)
@@ -38,7 +39,7 @@ class ConversationEngine:
     async def update(self, conversation_id: str, change: ConversationChange, *, etag: str) -> Conversation:
         """Raises ConversationNotFound, EtagMismatch, AttributesInvalid."""
         if change.attributes is not None:
-            _check(change.attributes)
+            check(change.attributes, field=_FIELD)
         return await self._store.update(conversation_id, change, etag=etag)
 
     async def delete(self, conversation_id: str) -> None:
@@ -52,8 +53,3 @@ class ConversationEngine:
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """Raises MessageNotFound."""
         return await self._store.rate(message_id, feedback)
-
-
-def _check(attributes: Mapping[str, Any]) -> None:
-    if problem := rules.problem(attributes):
-        raise AttributesInvalid(problem)

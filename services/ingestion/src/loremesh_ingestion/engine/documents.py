@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loremesh_kit import jobs
+from loremesh_kit.errors import EtagMismatch
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
@@ -11,7 +12,7 @@ from loremesh_ingestion.domain.document import Document, DocumentState
 from loremesh_ingestion.domain.jobs import INDEX, MAX_ATTEMPTS, SYNC_ATTRIBUTES
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
-from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable, EtagMismatch
+from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable
 from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from loremesh_kit import deadline, jobs
-from loremesh_kit.errors import PageTokenInvalid, ServiceError
+from loremesh_kit.errors import EtagMismatch, PageTokenInvalid, ServiceError
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
@@ -14,7 +14,6 @@ from loremesh_ingestion.domain.jobs import DELETE_VECTOR_STORE, MAX_ATTEMPTS
 from loremesh_ingestion.domain.vector_store import DEFAULT_ID, VectorStore, VectorStoreChange
 from loremesh_ingestion.errors import (
     EmbeddingModelUnknown,
-    EtagMismatch,
     VectorStoreAlreadyExists,
     VectorStoreInUse,
     VectorStoreNotFound,

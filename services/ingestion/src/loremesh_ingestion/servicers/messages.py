@@ -7,14 +7,15 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from loremesh.ingestion.v1 import document_pb2, vector_store_pb2
+from loremesh_kit.attributes import check
 from loremesh_kit.text import clean
 
-from loremesh_ingestion.domain import attributes as rules
+from loremesh_ingestion.domain.attributes import cleaned
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy, StrategyKind
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
 from loremesh_ingestion.domain.vector_store import VectorStore
 from loremesh_ingestion.domain.version import chunk_id
-from loremesh_ingestion.errors import AttributesInvalid, ChunkingStrategyInvalid
+from loremesh_ingestion.errors import ChunkingStrategyInvalid
 
 _KINDS = {
     vector_store_pb2.CHUNKING_STRATEGY_TYPE_UNSPECIFIED: StrategyKind.AUTO,
@@ -40,9 +41,8 @@ def state_or_none(value: document_pb2.DocumentState.ValueType) -> DocumentState 
 
 def attributes(struct: Struct, *, field: str = "attributes") -> dict[str, Any]:
     """Attributes as plain values, cleaned; raises AttributesInvalid naming `field`."""
-    values: dict[str, Any] = rules.cleaned({key: _plain(value) for key, value in struct.fields.items()})
-    if problem := rules.problem(values):
-        raise AttributesInvalid(problem, field=field)
+    values: dict[str, Any] = cleaned({key: _plain(value) for key, value in struct.fields.items()})
+    check(values, field=field)
     return values
 
 

@@ -12,9 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from loremesh_kit.errors import AttributesInvalid
 from loremesh_kit.filters import Attribute, Scalar
-
-from loremesh_retrieval.errors import AttributesInvalid
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

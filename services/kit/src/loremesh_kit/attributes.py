@@ -1,16 +1,23 @@
-"""Attributes that owners attach to conversations."""
+"""Attributes: what owners attach to their resources, and filter by."""
 
 import json
 import math
 from collections.abc import Mapping
+
+from loremesh_kit.errors import AttributesInvalid
 
 MAX_KEYS = 64
 MAX_KEY_CHARS = 64
 MAX_BYTES = 16 * 1024
 
 
-def problem(attributes: Mapping[str, object]) -> str | None:
-    """What is wrong with them, in words their sender understands; None when nothing is."""
+def check(attributes: Mapping[str, object], *, field: str = "attributes") -> None:
+    """Raise AttributesInvalid, naming `field`, unless they are few, small and of types that filters compare."""
+    if problem := _problem(attributes):
+        raise AttributesInvalid(problem, field=field)
+
+
+def _problem(attributes: Mapping[str, object]) -> str | None:
     if len(attributes) > MAX_KEYS:
         return f"There may be at most {MAX_KEYS} attributes."
     for key, value in attributes.items():

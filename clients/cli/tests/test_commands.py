@@ -1,6 +1,7 @@
 """What the commands print, and the statuses they end with."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from loremesh.agent.v1 import chat_pb2 as pb
 from loremesh_cli import answers, client
 from loremesh_cli.errors import CommandError
+from loremesh_cli.ingest import PATIENCE_SECONDS
 from loremesh_cli.main import main
 from loremesh_cli.mesh.ports import free_ports
 from loremesh_cli.output import Output
@@ -83,6 +85,14 @@ def test_asking_where_no_mesh_is_says_how_to_start_one(run: Run) -> None:
     status, _, error = run(["ask", "how?", "--url", f"http://127.0.0.1:{port}"])
     assert status == 3
     assert "scripts/up" in error
+
+
+def test_files_are_refused_at_once_where_no_mesh_is(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "note.md").write_text("text")
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    assert run(["ingest", str(tmp_path / "note.md"), "--url", f"http://127.0.0.1:{port}"])[0] == 3
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
 
 
 def test_an_error_is_json_for_programs(run: Run) -> None:

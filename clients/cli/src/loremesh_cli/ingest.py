@@ -64,8 +64,10 @@ class Ingest:
     async def files(self, paths: Iterable[Path]) -> list[FileProgress]:
         """Ingest files, some at a time; return them in their order, each with its outcome.
 
-        What is wrong with one file is its own outcome. Raises AioRpcError when the mesh stays away for a minute.
+        What is wrong with one file is its own outcome. Raises AioRpcError when there is no mesh, or when it stays away
+        for a minute later on.
         """
+        await self._mesh.documents.ListDocuments(pb.ListDocumentsRequest(page_size=1), timeout=UNARY_SECONDS)
         files = [FileProgress(path) for path in paths]
         rest = iter(files)
         async with asyncio.TaskGroup() as group:

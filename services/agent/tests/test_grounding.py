@@ -92,6 +92,11 @@ def test_the_sentence_that_speaks_of_the_question_is_found(passages: list[Passag
     assert best_sentence(QUESTION, ()) is None
 
 
+def test_a_heading_tells_nothing(make_passage: Callable[..., Passage]) -> None:
+    passage = make_passage("The high lighthouse of Genoa.\nThe lighthouse is 77 metres.")
+    assert best_sentence(QUESTION, [passage]) == (1, "The lighthouse is 77 metres.")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -10,6 +10,8 @@ from loremesh_agent.domain.tokens import estimate
 
 # A passage's rank in the search against the share of the question's words a sentence holds.
 _PER_RANK = 0.05
+# Words beyond the question's, without which a sentence is a heading rather than an answer.
+_LEAST_TOLD = 2
 # What each passage costs beside its text: number, title, delimiters.
 PASSAGE_TOKENS = 12
 
@@ -47,11 +49,18 @@ def excerpts(question: str, passages: Sequence[Passage], *, tokens: int) -> list
 
 
 def best_sentence(question: str, passages: Sequence[Passage]) -> tuple[int, str] | None:
-    """The sentence that speaks of the question most, and its passage's number from 1; None when none shares a word."""
-    best = max(_candidates(question, passages), key=lambda candidate: candidate.worth, default=None)
-    if best is None or not terms(best.text) & terms(question):
-        return None
-    return best.passage + 1, best.text
+    """The sentence that tells most of what is asked, and its passage's number from 1.
+
+    None when none shares a word with the question and says more than it.
+    """
+    asked = terms(question)
+    telling = [
+        candidate
+        for candidate in _candidates(question, passages)
+        if (said := terms(candidate.text)) & asked and len(said - asked) >= _LEAST_TOLD
+    ]
+    best = max(telling, key=lambda candidate: candidate.worth, default=None)
+    return (best.passage + 1, best.text) if best else None
 
 
 def _all_fit(passages: Sequence[Passage], tokens: int) -> bool:

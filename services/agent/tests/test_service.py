@@ -1,6 +1,8 @@
 """The service as it runs: real Postgres, the real local model, beside a retrieval service played in this process."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,8 +18,11 @@ from loremesh_kit.server import Servicer, Wired, serve
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, caller, serving
 
+from .openai_double import Wait, chunk, openai_double
+
 pytestmark = pytest.mark.steelthread
 
+IN_PROGRESS = conversation_pb2.MESSAGE_STATE_IN_PROGRESS
 NO_STORE = "VECTOR_STORE_NOT_FOUND"
 # A busy machine writes a token in a second.
 SECONDS = 150
@@ -63,31 +68,27 @@ def retrieval() -> Retrieval:
     return Retrieval()
 
 
+@asynccontextmanager
+async def service(retrieval: Retrieval, urls: DatabaseUrls, **settings: Any) -> AsyncIterator[aio.Channel]:
+    servicer = Servicer(
+        add=retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server,
+        servicer=retrieval,
+        name="loremesh.retrieval.v1.RetrievalService",
+    )
+    alone = ServiceSettings(drain_seconds=0)
+    async with serve(Wired(servicers=[servicer]), service="retrieval", settings=alone) as running:
+        own = AgentSettings(drain_seconds=0, retrieval_target=running.target, database_url=urls.plain, **settings)
+        async with wire(own) as agent, serving(agent, service="agent", settings=own) as channel:
+            with caller():
+                yield channel
+
+
 @pytest.fixture
 async def channel(
     retrieval: Retrieval, database_urls: DatabaseUrls, local_model_url: str
 ) -> AsyncIterator[aio.Channel]:
-    wired = Wired(
-        servicers=[
-            Servicer(
-                add=retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server,
-                servicer=retrieval,
-                name="loremesh.retrieval.v1.RetrievalService",
-            )
-        ]
-    )
-    async with serve(wired, service="retrieval", settings=ServiceSettings(drain_seconds=0)) as running:
-        settings = AgentSettings(
-            drain_seconds=0,
-            retrieval_target=running.target,
-            local_model_url=local_model_url,
-            provider="local",
-            database_url=database_urls.plain,
-            near_similarity=0.4,
-        )
-        async with wire(settings) as agent, serving(agent, service="agent", settings=settings) as channel:
-            with caller():
-                yield channel
+    async with service(retrieval, database_urls, provider="local", local_model_url=local_model_url) as channel:
+        yield channel
 
 
 async def test_a_question_is_answered_from_the_documents_as_a_stream_and_kept(channel: aio.Channel) -> None:
@@ -165,3 +166,28 @@ async def test_a_bad_request_has_its_own_reason_and_leaves_nothing_behind(
     assert (reason_of(refused.value), refused.value.code()) == (reason, code)
     conversations = conversation_pb2_grpc.ConversationServiceStub(channel)
     assert not (await conversations.ListConversations(conversation_pb2.ListConversationsRequest())).conversations
+
+
+async def test_a_caller_who_leaves_ends_the_models_work_within_a_second(
+    retrieval: Retrieval, database_urls: DatabaseUrls
+) -> None:
+    async with (
+        openai_double() as double,
+        service(retrieval, database_urls, provider="openai", openai_base_url=double.url) as channel,
+    ):
+        double.scripts = [[chunk("The lighthouse"), Wait(60)]]
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(chat_pb2.ChatRequest(message="a lighthouse?"))
+        async for event in call:
+            if event.WhichOneof("payload") == "run_started":
+                conversation_id = event.run_started.conversation_id
+            if event.WhichOneof("payload") == "text_delta":
+                break
+        call.cancel()
+        async with asyncio.timeout(1):
+            await double.left.wait()
+        conversations = conversation_pb2_grpc.ConversationServiceStub(channel)
+        request = conversation_pb2.ListMessagesRequest(conversation_id=conversation_id)
+        async with asyncio.timeout(5):
+            while (said := (await conversations.ListMessages(request)).messages[1]).state == IN_PROGRESS:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (said.content, said.state) == ("The lighthouse", conversation_pb2.MESSAGE_STATE_CANCELLED)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from loremesh_cli.mesh import leftovers, state, supervisor
+from loremesh_cli.mesh import keeper, leftovers, state, supervisor
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.processes import ProcessId
 from loremesh_cli.mesh.program import Program
@@ -114,6 +114,29 @@ async def test_a_program_that_crashes_at_once_is_given_up_with_its_last_words(ho
         assert mesh.parts["server"].message.endswith("no such setting")
         await until(lambda: bool(mesh.parts["other"].message))
         assert mesh.parts["other"].message == "needs server"
+
+
+async def test_a_program_that_never_gets_ready_is_given_up_however_long_each_try_takes(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "QUICK_SECONDS", 0.0)
+    slow = Unit(program=program("server", "import time; time.sleep(0.1); raise SystemExit(1)", ready=lambda: False))
+    async with running([slow], home) as mesh:
+        await until(lambda: mesh.phase is Phase.FAILED)
+
+
+async def test_a_program_killed_again_and_again_after_it_was_ready_is_not_given_up(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "QUICK_SECONDS", 0.0)
+    async with running([lasting("server")], home) as mesh:
+        part = mesh.parts["server"]
+        for number in range(keeper.QUICK_CRASHES + 1):
+            await until(lambda: part.phase is Phase.READY)
+            assert part.restarts == number
+            assert part.process is not None
+            part.process.signal(signal.SIGKILL)
+            await until(lambda: part.phase is not Phase.READY)
 
 
 async def test_a_program_that_is_not_there_is_given_up_and_stops_nothing_else(home: Home) -> None:

@@ -42,7 +42,8 @@ class Keeper:
                 seconds, how = await self._run(self._watch)
                 if self._told_to_stop.is_set():
                     break
-                quick_crashes = quick_crashes + 1 if seconds < QUICK_SECONDS else 1
+                quick = seconds < QUICK_SECONDS or self.part.phase is not Phase.READY
+                quick_crashes = quick_crashes + 1 if quick else 1
                 self.part.restarts += 1
                 if quick_crashes >= QUICK_CRASHES:
                     self._give_up(f"{how}, {quick_crashes} times in a row")

@@ -83,6 +83,12 @@ def test_the_holder_of_a_data_directory_is_known_and_forgotten(tmp_path: Path) -
     assert home.holder() is None
 
 
+def test_a_new_data_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "new" / "home")
+    home.make()
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+
+
 def test_a_data_directory_below_a_file_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HomeError, match="--data-dir"):

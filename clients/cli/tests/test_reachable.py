@@ -32,13 +32,13 @@ def installed(place: Path) -> Path:
 def test_what_everybody_can_reach_is_used_where_it_is(open_folder: Path) -> None:
     base = installed(open_folder)
     (base / "package" / "bin" / "program").chmod(0o755)
-    assert reachable([base / "package"], base=base, name="copy", places=[]) == base
+    assert reachable([base / "package"], base=base, name="copy", place=open_folder / "shared") == base
 
 
 def test_what_nobody_can_reach_is_copied_once_and_opened(tmp_path: Path, open_folder: Path) -> None:
     tmp_path.chmod(0o700)
     base = installed(tmp_path)
-    arguments = {"base": base, "name": "copy", "places": [tmp_path / "closed", open_folder / "shared"]}
+    arguments = {"base": base, "name": "copy", "place": open_folder / "shared"}
     copy = reachable([base / "package"], **arguments)
     program = copy / "package" / "bin" / "program"
     assert copy == open_folder / "shared" / "copy"
@@ -50,10 +50,10 @@ def test_what_nobody_can_reach_is_copied_once_and_opened(tmp_path: Path, open_fo
 
 def test_files_of_an_installation_with_a_strict_umask_are_copied_too(open_folder: Path) -> None:
     base = installed(open_folder / "base")
-    assert reachable([base / "package"], base=base, name="copy", places=[open_folder]) == open_folder / "copy"
+    assert reachable([base / "package"], base=base, name="copy", place=open_folder) == open_folder / "copy"
 
 
-def test_where_no_place_can_be_reached_it_says_which_were_tried(tmp_path: Path) -> None:
+def test_where_the_place_cannot_be_reached_either_it_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with pytest.raises(PermissionError, match="closed"):
-        reachable([installed(tmp_path) / "package"], base=tmp_path, name="copy", places=[tmp_path / "closed"])
+        reachable([installed(tmp_path) / "package"], base=tmp_path, name="copy", place=tmp_path / "closed")

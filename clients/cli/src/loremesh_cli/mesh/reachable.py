@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def reachable(folders: Sequence[Path], *, base: Path, name: str, places: Sequence[Path]) -> Path:
+def reachable(folders: Sequence[Path], *, base: Path, name: str, place: Path) -> Path:
     """Return a folder below which `folders` lie as they do below `base`, and which any account can walk to.
 
-    That is `base` itself where it can be reached, else a copy in the first of `places` that can. A copy is made once.
-    Raises PermissionError when no place can be reached.
+    That is `base` itself where it can be reached, else a copy in `place`, made once. Raises PermissionError when that
+    cannot be reached either.
     """
     if all(_walkable(folder) and _readable(folder) for folder in folders):
         return base
-    place = next((place for place in places if _walkable(place)), None)
-    if place is None:
-        message = f"no other account can reach {base}, nor {' or '.join(map(str, places))}"
+    if not _walkable(place):
+        message = f"no other account can reach {base}, nor {place}"
         raise PermissionError(message)
     copy = place / name
     if not copy.exists():

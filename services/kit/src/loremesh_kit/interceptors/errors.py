@@ -25,7 +25,7 @@ from loremesh_kit.errors import (
 from loremesh_kit.interceptors.chain import Call, Proceed
 
 # Status details travel in trailers, which peers limit to 8 KiB.
-_LONGEST_MESSAGE = 1000
+_LONGEST_MESSAGE = 900
 _MOST_VIOLATIONS = 10
 _PREFIX = "ERROR_REASON_"
 # The caller's channel retries calls that did not reach us. This one did: whoever made it decides, or retries multiply

@@ -127,6 +127,13 @@ def test_a_truncated_pdf_is_corrupt(read):
             read(data[: int(len(data) * kept)])
 
 
+def test_a_pdf_whose_end_alone_is_missing_is_corrupt(read):
+    data = handwritten(b"BT /F 12 Tf 50 300 Td (all is here) Tj ET", b"")
+    assert read(data).text == "all is here"
+    with pytest.raises(DocumentCorrupt, match="cut off"):
+        read(data[: data.index(b"startxref")])
+
+
 def test_a_pdf_of_nothing_but_its_marks_is_corrupt(read):
     with pytest.raises(DocumentCorrupt):
         read(b"%PDF-1.7\n" + bytes(1000) + b"\n%%EOF\n")

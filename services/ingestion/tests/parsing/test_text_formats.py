@@ -48,6 +48,13 @@ def test_large_markdown_is_parsed_piece_by_piece_with_the_same_blocks():
     assert text[last.start : last.end] == "```sh\n\n# comment\n\nls\n```"
 
 
+def test_large_markdown_is_never_parted_within_a_code_block():
+    comments = "\n# comment\n\nls\n" * 80_000
+    text = f"# A\n\n```sh\n{comments}```\n\n# B\n\nend"
+    document = markdown.read(text, Format(media_types.MARKDOWN))
+    assert [str(block.kind) for block in document.blocks] == ["heading", "code", "heading", "paragraph"]
+
+
 BODY = " ".join(
     f"In flight {number} the wing stalled at {number} degrees and the pilot felt it." for number in range(20)
 )
@@ -190,6 +197,14 @@ def test_forwarded_mail_is_read_and_endless_forwarding_is_refused(read):
     assert raised.value.metadata == {"limit": "depth"}
 
 
+def test_every_text_part_of_a_mail_is_read(read):
+    parts = b"--x\n\nfirst part\n--x\nContent-Type: text/html\n\n<p>second part</p>\n--x--\n"
+    head = b"From: a@b.c\nTo: d@e.f\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n"
+    document = read(head + parts)
+    assert "first part" in document.text
+    assert "second part" in document.text
+
+
 PYTHON = 'import os\n\n\ndef add(a, b):\n    """Add."""\n    return a + b\n\n\nclass Shop:\n    x = 1\n'
 GO = 'package main\n\nimport "fmt"\n\nfunc main() {\n\tfmt.Println("hi")\n}\n'
 
@@ -239,6 +254,7 @@ def test_the_content_decides_and_not_the_name(read, data, name, media_type):
         b"`" * 100_000,
         b"|" * 100_000 + b"\n|-|\n",
         b"From: a\n" + b"x: y\n" * 20_000,
+        b"From: a\nTo: " + b"a@b.c, " * 50_000 + b"\nSubject: " + b"x " * 200_000 + b"\n\nbody",
     ],
 )
 def test_hostile_text_is_read_in_linear_time(read, hostile):

@@ -5,11 +5,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from loremesh_ingestion import errors
 from loremesh_ingestion.adapters.parser_process import ParserProcess
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
 from loremesh_ingestion.parsing import result
 from loremesh_ingestion.parsing.result import Parsed
+
+_log = structlog.get_logger(__name__)
 
 _DOCUMENTS_PER_PROCESS = 1000  # libraries leak, and a fresh process forgets what a hostile file has done to the old one
 _UNREADABLE: dict[str, type[errors.DocumentUnreadable]] = {
@@ -105,6 +109,8 @@ def _outcome(reply: dict[str, Any], directory: Path) -> Parsed:
     """Return the result; whatever a broken or captured process may have said instead is a crash."""
     try:
         if "error" in reply:
+            if reply["cause"]:
+                _log.info("document unreadable", reason=reply["error"]["reason"], cause=reply["cause"])
             raise _error(reply["error"])
         return result.read(reply["result"], directory)
     except (KeyError, TypeError, ValueError) as error:

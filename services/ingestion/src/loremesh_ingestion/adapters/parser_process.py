@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -83,8 +84,7 @@ class ParserProcess:
 
     async def end(self) -> None:
         """Kill the process, whatever it is doing, and wait until it is gone."""
-        if self.alive:
-            self._process.kill()
+        self._kill()
         async with asyncio.timeout(_END_SECONDS):
             await self._process.communicate()
         if self._stderr >= 0:
@@ -103,7 +103,13 @@ class ParserProcess:
         except ValueError as error:
             raise ParserCrashed from error
 
+    def _kill(self) -> None:
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group of its own, whatever it has started
+
     async def _cause_of_death(self) -> ParseLimit | ParserCrashed:
+        self._kill()  # it may have closed its end and live on; if it is dying already, this changes nothing
         async with asyncio.timeout(_END_SECONDS):
             code = await self._process.wait()
         tail = os.pread(self._stderr, _STDERR_TAIL, max(0, os.fstat(self._stderr).st_size - _STDERR_TAIL))

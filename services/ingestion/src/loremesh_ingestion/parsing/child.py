@@ -48,10 +48,9 @@ def _reply(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
     except RecursionError:
         return {**_failure(ParseLimit("depth")), "spent": True}
     except ServiceError as error:
-        return _failure(error)
+        return _failure(error, cause=error.__cause__)
     except Exception as error:  # noqa: BLE001 - the process's outermost edge
-        _report(error)
-        return {**_failure(ParserCrashed()), "spent": True}
+        return {**_failure(ParserCrashed(), cause=error), "spent": True}
     return {"result": parsed, "spent": sandbox.resident_bytes() > _SPENT}
 
 
@@ -67,14 +66,12 @@ def _perform(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
     return result.write(document, chunk(document, strategy, counter), Path(request["directory"]))
 
 
-def _failure(error: ServiceError) -> dict[str, Any]:
-    return {"error": {"reason": error.reason, "message": error.message, "metadata": dict(error.metadata)}}
+def _failure(error: ServiceError, *, cause: BaseException | None = None) -> dict[str, Any]:
+    fields = {"reason": error.reason, "message": error.message, "metadata": dict(error.metadata)}
+    return {"error": fields, "cause": _place(cause) if cause else ""}
 
 
-def _report(error: Exception) -> None:
-    """Say where it happened, but not what: an exception's message may quote the document."""
-    places = " < ".join(
-        f"{place.filename}:{place.lineno}" for place in reversed(traceback.extract_tb(error.__traceback__))
-    )
-    sys.stderr.write(f"{type(error).__name__} at {places}\n")
-    sys.stderr.flush()
+def _place(error: BaseException) -> str:
+    """Return what happened where, but not its message, which may quote the document."""
+    places = [f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__name__} at {' < '.join(reversed(places))}"

@@ -37,6 +37,7 @@ _CODE_MARKS = re.compile(r"[{}\[\]();=<>\\$#@_|&*]")
 _MOST_CODE_MARKS = 0.03  # of the characters of prose
 _NOT_LETTER = re.compile(r"[!-@\[-`{-~]")
 _MOST_NOT_LETTERS = 0.15  # of the characters of prose
+_CONFIRMED = frozenset({"csv", "tsv", "json", "jsonl", "eml"})  # labels that say nothing their own signs do not
 _SYNTAX_SAMPLE = 1 << 15
 _MOST_ERRORS = 0.1  # of source code's characters
 
@@ -128,4 +129,4 @@ def _classified(text: str) -> Format:
         return Format(HTML)
     if label in ("csv", "tsv") and delimiter_of(text) is not None:
         return Format(TSV if label == "tsv" else CSV)
-    return Format(media_type, label) if is_code else Format(PLAIN)
+    return Format(media_type, label) if is_code and label not in _CONFIRMED else Format(PLAIN)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import cast
 
 from loremesh_kit.errors import ServiceError
@@ -14,7 +13,6 @@ from loremesh_ingestion.errors import DocumentCorrupt, DocumentEmpty, ParseLimit
 from loremesh_ingestion.parsing import classifier, detect, media_types
 from loremesh_ingestion.parsing.builder import LARGEST_TEXT
 from loremesh_ingestion.parsing.encodings import declared_charset, decode
-from loremesh_ingestion.parsing.media_types import Format
 
 # Media type to the module in `formats` that reads it. They are imported when needed: together they cost two seconds.
 _BINARY = {
@@ -38,25 +36,16 @@ _META_CHARSET = 2048  # bytes within which HTML must state its encoding
 def extract(path: Path, *, filename: str, declared_media_type: str) -> ParsedDocument:
     """Read the file at `path`; raises a DocumentUnreadable. `filename` and `declared_media_type` are but hints."""
     kind = detect.binary_format(path)
-    document = _binary(path, kind) if kind else _text(path.read_bytes(), filename, declared_media_type)
+    if kind is not None:
+        document = _read(_BINARY[kind.media_type], path)
+    else:
+        document = _text(path.read_bytes(), filename, declared_media_type)
     if not document.text.strip():
         raise DocumentEmpty
     if len(document.text) > LARGEST_TEXT:
         limit = "text"
         raise ParseLimit(limit)
     return replace(document, title=" ".join(clean(document.title).split())[:_LONGEST_TITLE])
-
-
-def _binary(path: Path, kind: Format) -> ParsedDocument:
-    """Have a library read a binary format. Whatever it stumbles over, the file is to blame: it took the file apart."""
-    reader = _reader(_BINARY[kind.media_type])
-    try:
-        return cast("ParsedDocument", reader.read(path))
-    except (ServiceError, MemoryError, RecursionError):
-        raise
-    except Exception as error:
-        message = "The document is damaged or incomplete."
-        raise DocumentCorrupt(message) from error
 
 
 def _text(data: bytes, filename: str, declared_media_type: str) -> ParsedDocument:
@@ -70,12 +59,20 @@ def _text(data: bytes, filename: str, declared_media_type: str) -> ParsedDocumen
         raise DocumentEmpty
     kind = detect.text_format(text, filename=filename, declared_media_type=declared_media_type)
     if kind.media_type == media_types.EMAIL:
-        return cast("ParsedDocument", _reader("mail").read(data))  # its parts have encodings of their own
-    return cast("ParsedDocument", _reader(_TEXT.get(kind.media_type, "plain")).read(text, kind))
+        return _read("mail", data)  # its parts have encodings of their own
+    return _read(_TEXT.get(kind.media_type, "plain"), text, kind)
 
 
-def _reader(name: str) -> ModuleType:
-    return import_module(f"{__package__}.formats.{name}")
+def _read(reader: str, *source: object) -> ParsedDocument:
+    """Have a format's module read. Whatever its library stumbles over, the file is to blame: it took the file apart."""
+    module = import_module(f"{__package__}.formats.{reader}")
+    try:
+        return cast("ParsedDocument", module.read(*source))
+    except (ServiceError, MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        message = "The document is damaged or incomplete."
+        raise DocumentCorrupt(message) from error
 
 
 def _declaration(data: bytes, declared_media_type: str) -> str:

@@ -13,7 +13,7 @@ _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 20
 _SAMPLE = 1 << 16  # characters
 _FEWEST_ROWS = 2
-_LARGEST_FIELD = 1 << 20  # characters
+_LARGEST_FIELD = 1 << 27  # characters; a quote that is never closed makes one field of all the rest
 
 
 def delimiter_of(text: str) -> str | None:

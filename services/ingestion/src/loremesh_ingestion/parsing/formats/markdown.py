@@ -45,15 +45,15 @@ def read(text: str, kind: Format, *, title: str = "") -> ParsedDocument:
 
 def _segments(text: str, start: int) -> Iterator[tuple[int, int]]:
     """Yield stretches that can be parsed by themselves: they begin at headings which stand in no code block."""
-    begin = start
-    while len(text) - begin > _SEGMENT:
-        for found in _SEGMENT_START.finditer(text, begin + _SEGMENT):
-            if len(_FENCE.findall(text, begin, found.end())) % 2 == 0:
-                yield begin, found.end()
-                begin = found.end()
-                break
-        else:
-            break
+    begin = counted = start
+    fences = 0
+    for found in _SEGMENT_START.finditer(text, start) if len(text) - start > _SEGMENT else ():
+        if found.end() - begin > _SEGMENT:
+            fences += len(_FENCE.findall(text, counted, found.end()))
+            counted = found.end()
+            if fences % 2 == 0:
+                yield begin, counted
+                begin = counted
     yield begin, len(text)
 
 

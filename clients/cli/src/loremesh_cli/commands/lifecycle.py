@@ -12,6 +12,7 @@ from loremesh_cli import tour
 from loremesh_cli.commands.options import AsJson, DataDir, home_of
 from loremesh_cli.errors import CommandError
 from loremesh_cli.mesh import lifecycle, logfiles
+from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.state import MeshState
 from loremesh_cli.output import Output
 from loremesh_cli.overview import STOPS, Progress, describe, show
@@ -33,7 +34,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start a mesh on this machine and return when it is ready."""
-    output, home = Output(as_json=as_json), home_of(data_dir)
+    output, home, complete = Output(as_json=as_json), home_of(data_dir), True
     if mesh := lifecycle.find(home):
         output.say(f"The mesh in {home.root} is up already.\n")
         state = lifecycle.wait_until_up(mesh, seen=lambda _: None)
@@ -41,7 +42,7 @@ def up(
         mesh = lifecycle.start(home, gateway_port=port, tied=foreground)
         state = _bring_up(mesh, output)
         if tour_wanted is not False and (tour_wanted or not tour.taken(home)) and not as_json:
-            tour.take(state.gateway_url, home=home, output=output)
+            complete = _take_tour(home, state, output)
     output.result(describe(state))
     show(state, output)
     output.say()
@@ -49,6 +50,18 @@ def up(
         output.say(line)
     if foreground:
         _stay(mesh, output)
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _take_tour(home: Home, state: MeshState, output: Output) -> bool:
+    """Take the tour; when it breaks off the mesh stays up, and False is returned."""
+    try:
+        tour.take(state.gateway_url, home=home, output=output)
+    except CommandError as error:
+        output.say(f"\nThe tour ended early: {error}\n", style="red")
+        return False
+    return True
 
 
 def _bring_up(mesh: lifecycle.RunningMesh, output: Output) -> MeshState:

@@ -8,7 +8,7 @@ from loremesh_cli import files
 from loremesh_cli.commands.documents import ingest_files
 from loremesh_cli.commands.questions import ask_once
 from loremesh_cli.errors import CommandError
-from loremesh_cli.mesh.home import Home, repository
+from loremesh_cli.mesh.home import Home, default_root, repository
 from loremesh_cli.mesh.program import script
 from loremesh_cli.output import Output
 
@@ -47,15 +47,18 @@ def documents(clone: Path) -> list[Path]:
     return found
 
 
-def next_steps(url: str) -> list[str]:
-    """Return commands to go on with."""
+def next_steps(url: str, home: Home) -> list[str]:
+    """Return commands to go on with, which reach this mesh and no other."""
+    ours = home.root == default_root().absolute()
+    where, door = ("", "") if ours else (f" --data-dir {home.root}", f" --url {url}")
     return [
         "Try next:",
         f"  curl -F file=@README.md {url}/api/v1/documents",
         f"""  curl -N {url}/api/v1/chat/stream -H 'content-type: application/json' -d '{{"message": "{QUESTION}"}}'""",
         f"  curl '{url}/api/v1/documents/search?query=outbox&top_k=3'",
-        f"  {command_name()} ingest PATH... | ask QUESTION | chat | search QUERY | status | logs | doctor",
-        "  scripts/down",
+        f"  {command_name()} ingest PATH... | ask QUESTION | chat | search QUERY{door}",
+        f"  {command_name()} status | logs | doctor{where}",
+        f"  scripts/down{where}",
     ]
 
 

@@ -46,7 +46,7 @@ def up(
     output.result(describe(state))
     show(state, output)
     output.say()
-    for line in tour.next_steps(state.gateway_url):
+    for line in tour.next_steps(state.gateway_url, home):
         output.say(line)
     if foreground:
         _stay(mesh, output)

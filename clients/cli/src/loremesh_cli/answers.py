@@ -32,7 +32,7 @@ async def stream(mesh: Mesh, request: pb.ChatRequest, *, output: Output) -> pb.C
 
 def show_sources(response: pb.ChatResponse, *, output: Output) -> None:
     """Print where in which document each source is, so that a reader finds it."""
-    if not response.grounded:
+    if response.sources and not response.grounded:
         output.say("The answer rests on none of the passages it was given:", style="yellow")
     for source in response.sources:
         page = f", page {source.page}" if source.HasField("page") else ""

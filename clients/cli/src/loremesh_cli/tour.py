@@ -12,7 +12,7 @@ from loremesh_cli.mesh.home import Home, default_root, repository
 from loremesh_cli.mesh.program import script
 from loremesh_cli.output import Output
 
-QUESTION = "What does the edge service do?"
+QUESTION = "What is a vector store?"
 MARK = "tour-taken"
 
 

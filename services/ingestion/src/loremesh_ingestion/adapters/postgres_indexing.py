@@ -49,8 +49,11 @@ SELECT index, content AS text, start_char AS start, end_char AS end, page, headi
 WHERE document_id = %s AND version = %s AND index >= %s ORDER BY index LIMIT %s
 """
 
+# A version deleted meanwhile has no row: the batch is then not counted, and its writer takes back what it wrote.
 _MARK_BATCH = """
-INSERT INTO finished_batches (document_id, version, batch) VALUES (%(document_id)s, %(version)s, %(batch)s)
+INSERT INTO finished_batches (document_id, version, batch)
+SELECT document_id, version, %(batch)s FROM document_versions
+WHERE document_id = %(document_id)s AND version = %(version)s FOR KEY SHARE
 ON CONFLICT DO NOTHING
 """
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loremesh_ingestion.adapters.batching import Batcher
+from loremesh_ingestion.engine.batching import Batcher
+from loremesh_kit import deadline
 from loremesh_kit.errors import DependencyUnavailable, InvalidField
 
 pytestmark = pytest.mark.unit
@@ -36,9 +37,22 @@ def batcher(backend: Backend, *, limit: int = 8, at_once: int = 1) -> Batcher[st
 
 
 async def submit_all(batches: Batcher[str, int, int], items: Sequence[int]) -> list[asyncio.Task[int]]:
-    tasks = [asyncio.ensure_future(batches.submit("key", item)) for item in items]
+    """The first one's call is under way when the others come."""
+    first, *others = items
+    tasks = [asyncio.ensure_future(batches.submit("key", first))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks += [asyncio.ensure_future(batches.submit("key", item)) for item in others]
     await asyncio.sleep(0)
     return tasks
+
+
+async def test_what_comes_at_the_same_instant_goes_together():
+    backend = Backend()
+    batches = batcher(backend)
+    tasks = [asyncio.ensure_future(batches.submit("key", item)) for item in range(4)]
+    assert [await task for task in tasks] == [0, 2, 4, 6]
+    assert backend.calls == [[0, 1, 2, 3]]
 
 
 async def test_what_comes_while_a_call_is_under_way_goes_together():
@@ -68,7 +82,7 @@ async def test_items_of_different_keys_never_meet():
             group.create_task(batches.submit("large" if item > 9 else "small", item))
         await asyncio.sleep(0)
         backend.gate.set()
-    assert sorted(backend.calls) == [[1], [2, 3], [11], [12, 13]]
+    assert sorted(backend.calls) == [[1, 2, 3], [11, 12, 13]]
 
 
 async def test_one_bad_item_fails_alone():
@@ -108,6 +122,26 @@ async def test_when_the_caller_who_calls_for_all_is_cancelled_another_goes_on():
     assert await asyncio.wait_for(tasks[2], 5) == 4
     assert await asyncio.wait_for(tasks[3], 5) == 6
     assert tasks[1].cancelled()
+
+
+async def test_a_caller_out_of_time_fails_alone():
+    backend = Backend()
+    backend.gate.clear()
+    batches = batcher(backend)
+
+    async def hurried() -> int:
+        with deadline.scope(0.05):
+            return await batches.submit("key", 1)
+
+    tasks = [asyncio.ensure_future(hurried()), asyncio.ensure_future(batches.submit("key", 2))]
+    await asyncio.sleep(0.06)
+    backend.down = True
+    backend.gate.set()
+    await asyncio.sleep(0)
+    backend.down = False
+    await asyncio.wait(tasks, timeout=5)
+    assert isinstance(tasks[0].exception(), DependencyUnavailable)
+    assert tasks[1].result() == 4
 
 
 @settings(max_examples=60, deadline=None)

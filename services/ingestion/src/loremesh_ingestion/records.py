@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from loremesh_kit.filters import Filter
+from loremesh_kit.jobs import Job
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Row
 from psycopg import AsyncConnection
@@ -17,7 +18,7 @@ from loremesh_ingestion.domain.version import Version
 Connection = AsyncConnection[Row]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewDocument:
     """A document whose bytes are stored at `object_key`; the title is empty when none was given."""
 
@@ -58,8 +59,8 @@ class DocumentRecords(Protocol):
         """The row, one being deleted too, locked for this transaction."""
         ...
 
-    async def insert(self, connection: Connection, document: NewDocument) -> Document | None:
-        """A new document and its first version; None when the vector store is not there."""
+    async def insert(self, connection: Connection, documents: Sequence[NewDocument]) -> dict[str, Document]:
+        """New documents with their first versions, by id; those whose vector store is not there are left out."""
         ...
 
     async def begin_version(
@@ -103,7 +104,7 @@ class DeletionRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parse:
-    """What reading a document brought to light; texts lie in the object store under `text_key`."""
+    """What reading a document brought to light; its text lies in the object store under `text_key`."""
 
     text_key: str
     text_landmarks: Sequence[int]
@@ -116,8 +117,19 @@ class Parse:
     metadata_revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A version that is to go live, by the claim of a job; `chunks` are those that are not saved yet."""
+
+    document: Document
+    version: int
+    job: Job
+    parse: Parse
+    chunks: Sequence[Chunk] = ()
+
+
 class IndexingRecords(Protocol):
-    """The way of one version from bytes to READY. Writes do nothing, and say so, once the version is not wanted."""
+    """The way of a version from bytes to READY. Writes do nothing, and say so, once the version is not wanted."""
 
     async def load(self, document_id: str, version: int) -> tuple[Document | None, Version | None]:
         """The document as it is now, and the version."""
@@ -133,10 +145,8 @@ class IndexingRecords(Protocol):
         """Keep what was found."""
         ...
 
-    async def save_chunks(
-        self, connection: Connection, document_id: str, version: int, chunks: Sequence[Chunk]
-    ) -> None:
-        """Keep chunks; some hundreds at a time."""
+    async def save_chunks(self, connection: Connection, chunks: Sequence[tuple[str, int, Chunk]]) -> None:
+        """Keep chunks of documents' versions; some hundreds at a time."""
         ...
 
     async def chunks(self, document_id: str, version: int, *, start: int, limit: int) -> list[Chunk]:
@@ -147,8 +157,11 @@ class IndexingRecords(Protocol):
         """Count the batch as done, once; None when the version is not wanted."""
         ...
 
-    async def publish(self, connection: Connection, document_id: str, version: int) -> Document | None:
-        """Make the version the one that searches see: READY; None when it is not wanted."""
+    async def publish(self, connection: Connection, publications: Sequence[Publication]) -> dict[str, Document | None]:
+        """Save the parse, make the version the one that searches see, complete the job; by job id.
+
+        None where the version is not wanted; a job that went to another worker is left out, and so is its effect.
+        """
         ...
 
     async def fail(self, connection: Connection, document_id: str, version: int, failure: Failure) -> bool:
@@ -161,6 +174,55 @@ class IndexingRecords(Protocol):
 
     async def forget(self, connection: Connection, document_id: str, before_version: int) -> None:
         """Remove the rows of versions before this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to enqueue, and for whom."""
+
+    kind: str
+    subject_id: str
+    payload: Mapping[str, Any]
+    principal: str
+    request_id: str
+    traceparent: str
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """The next event of a run."""
+
+    run_id: str
+    kind: str
+    payload: Mapping[str, Any]
+    attempt: int
+    path: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewFact:
+    """Something other services may want to know."""
+
+    name: str
+    payload: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+
+class QueueRecords(Protocol):
+    """Jobs, events and facts, written in the transaction of what they are about."""
+
+    async def enqueue(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[str]:
+        """Accept jobs; their ids."""
+        ...
+
+    async def append(self, connection: Connection, events: Sequence[NewEvent], *, watched: bool = True) -> None:
+        """Number and keep events, in this order; not `watched` is a run that nobody can know of yet."""
+        ...
+
+    async def emit(self, connection: Connection, facts: Sequence[NewFact]) -> None:
+        """Publish facts once the transaction is committed."""
         ...
 
 

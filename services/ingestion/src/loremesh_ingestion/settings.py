@@ -1,11 +1,18 @@
 """What ingestion is told by its environment; nothing else reads it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 from loremesh_kit.settings import ServiceSettings, Shared
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - files there get names nobody can guess, in folders of our own
+
+
+def _memory() -> Path | None:
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
 
 
 class Settings(ServiceSettings):
@@ -30,6 +37,9 @@ class Settings(ServiceSettings):
     large_uploads_at_once: int = Field(default=24, gt=0, description="of more than 1 MiB; each takes about 16 MiB")
 
     work_directory: Path | None = Field(default=None, description="for files being parsed; empty: the system's")
+    quick_work_directory: Path | None = Field(
+        default_factory=_memory, description="the same for small ones; a file system in memory where there is one"
+    )
     parser_processes: int = Field(default=2, gt=0, description="documents parsed at once")
     parser_memory_bytes: int = Field(default=1024 * 1024 * 1024, gt=0, description="address space of each")
     parser_cpu_seconds: int = Field(default=120, gt=0, description="for one document")

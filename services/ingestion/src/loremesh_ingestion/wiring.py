@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from loremesh.ingestion.v1 import document_pb2_grpc, vector_store_pb2_grpc
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
-from loremesh_kit.outbox import Relay
+from loremesh_kit.outbox import OUTBOX, Relay
 from loremesh_kit.postgres import Database
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.worker import JobWorker
@@ -14,6 +14,7 @@ from loremesh_kit.worker import JobWorker
 from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
 from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
 from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
+from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
 from loremesh_ingestion.domain import jobs
 from loremesh_ingestion.engine.batches import Batches
@@ -57,12 +58,13 @@ class Outside:
 
 def assemble(outside: Outside, *, settings: Settings) -> Wired:
     """Servicers, worker and relay."""
-    outside.database.listen(outside.bus.nudge)
+    outside.database.listen(lambda topic: _wake_watchers(outside.bus, topic))
     records = _Records(outside.database)
     deletions = Deletions(
         database=outside.database,
         documents=records.documents,
         records=records.deletions,
+        queue=records.queue,
         blobs=outside.blobs,
         index=outside.index,
     )
@@ -75,6 +77,12 @@ def assemble(outside: Outside, *, settings: Settings) -> Wired:
     )
 
 
+def _wake_watchers(bus: Bus, topic: str) -> None:
+    # Each process relays what it has written itself: of the outbox nobody else needs to hear.
+    if topic != OUTBOX:
+        bus.nudge(topic)
+
+
 class _Records:
     """Every table."""
 
@@ -83,6 +91,7 @@ class _Records:
         self.indexing = PostgresIndexing(database=database)
         self.deletions = PostgresDeletions(database=database)
         self.vector_stores = PostgresVectorStores(database=database)
+        self.queue = PostgresQueue()
 
 
 def _servicers(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> list[Servicer]:
@@ -90,13 +99,17 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         database=outside.database,
         records=records.vector_stores,
         deletions=records.vector_stores,
+        queue=records.queue,
         embedder=outside.embedder,
         index=outside.index,
     )
-    documents = Documents(database=outside.database, records=records.documents, vector_stores=vector_stores)
+    documents = Documents(
+        database=outside.database, records=records.documents, queue=records.queue, vector_stores=vector_stores
+    )
     uploads = Uploads(
         database=outside.database,
         documents=records.documents,
+        queue=records.queue,
         vector_stores=vector_stores,
         blobs=outside.blobs,
         at_once=settings.uploads_at_once,
@@ -124,13 +137,25 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
 def _worker(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> JobWorker:
     database = outside.database
     writer = Writer(embedder=outside.embedder, index=outside.index, blobs=outside.blobs, records=records.indexing)
-    publisher = Publisher(database=database, records=records.indexing, writer=writer)
-    reader = Reader(blobs=outside.blobs, parser=outside.parser, directory=settings.work_directory)
+    publisher = Publisher(database=database, records=records.indexing, queue=records.queue, writer=writer)
+    reader = Reader(
+        blobs=outside.blobs,
+        parser=outside.parser,
+        directory=settings.work_directory,
+        quick_directory=settings.quick_work_directory,
+    )
     handlers: Mapping[str, Handler] = {
         jobs.INDEX: Indexing(
-            database=database, records=records.indexing, reader=reader, writer=writer, publisher=publisher
+            database=database,
+            records=records.indexing,
+            queue=records.queue,
+            reader=reader,
+            writer=writer,
+            publisher=publisher,
         ),
-        jobs.EMBED_BATCH: Batches(database=database, records=records.indexing, writer=writer, publisher=publisher),
+        jobs.EMBED_BATCH: Batches(
+            database=database, records=records.indexing, queue=records.queue, writer=writer, publisher=publisher
+        ),
         jobs.PURGE: Purge(
             database=database,
             records=records.indexing,
@@ -139,13 +164,18 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, settings:
             index=outside.index,
         ),
         jobs.SYNC_ATTRIBUTES: SyncAttributes(
-            database=database, documents=records.documents, records=records.indexing, index=outside.index
+            database=database,
+            documents=records.documents,
+            records=records.indexing,
+            queue=records.queue,
+            index=outside.index,
         ),
         jobs.DELETE: deletions.remove,
         jobs.DELETE_VECTOR_STORE: VectorStoreDeletion(
             database=database,
             records=records.vector_stores,
             deletions=records.deletions,
+            queue=records.queue,
             blobs=outside.blobs,
             index=outside.index,
         ),
@@ -155,7 +185,7 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, settings:
         bus=outside.bus,
         service=SERVICE,
         handlers=handlers,
-        on_dead=GivingUp(documents=records.documents, records=records.indexing),
+        on_dead=GivingUp(documents=records.documents, records=records.indexing, queue=records.queue),
         concurrency=settings.job_concurrency,
         lease=settings.job_lease_seconds,
         grace=settings.grace_seconds,

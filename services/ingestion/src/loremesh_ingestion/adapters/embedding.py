@@ -8,8 +8,8 @@ from loremesh.embedding.v1 import embedding_pb2 as pb
 from loremesh.embedding.v1 import embedding_pb2_grpc
 from loremesh_kit import identity
 
-from loremesh_ingestion.adapters.batching import Batcher
 from loremesh_ingestion.adapters.sibling import translated
+from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.ports import EmbeddingModel, Vector
 
 SPARSE_MODEL = "bm25"

@@ -1,13 +1,12 @@
 """Documents in Postgres. Row-level security adds the tenant to every statement."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.adapters.postgres_filter import compile_filter
-from loremesh_ingestion.adapters.postgres_rows import DOCUMENT, document, json
+from loremesh_ingestion.adapters.postgres_rows import DOCUMENT, document, flat, json
 from loremesh_ingestion.domain.attributes import times
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
 from loremesh_ingestion.domain.document import Document
@@ -18,22 +17,28 @@ _GET = f"SELECT {DOCUMENT} FROM documents WHERE id = %s AND state <> 'DELETING'"
 
 _LOCK = f"SELECT {DOCUMENT} FROM documents WHERE id = %s FOR UPDATE"  # noqa: S608
 
-# The lock keeps a deletion of the store away until the document is there to be deleted with it.
+# The lock keeps a deletion of the store away until the documents are there to be deleted with it.
 _INSERT = f"""
-WITH store AS (
-    SELECT id, embedding_model, chunking_strategy FROM vector_stores
-    WHERE id = %(vector_store_id)s AND NOT deleting FOR KEY SHARE
+WITH given AS (
+    SELECT * FROM jsonb_to_recordset(%(documents)s) AS given (
+        id text, vector_store_id text, title text, filename text, media_type text, size_bytes bigint, sha256 text,
+        object_key text, attributes jsonb, attribute_times jsonb, chunking_strategy jsonb
+    )
+), store AS (
+    SELECT id AS vector_store_id, embedding_model, chunking_strategy AS default_strategy FROM vector_stores
+    WHERE id IN (SELECT vector_store_id FROM given) AND NOT deleting FOR KEY SHARE
 ), version AS (
     INSERT INTO document_versions (document_id, version, object_key, embedding_model, chunking_strategy)
-    SELECT %(id)s, 1, %(object_key)s, embedding_model, coalesce(%(chunking_strategy)s, chunking_strategy) FROM store
+    SELECT id, 1, object_key, embedding_model, coalesce(chunking_strategy, default_strategy)
+    FROM given JOIN store USING (vector_store_id)
 )
 INSERT INTO documents (
     id, vector_store_id, title, title_given, filename, media_type, size_bytes, sha256, attributes, attribute_times,
     chunking_strategy, state
 )
-SELECT %(id)s, id, coalesce(nullif(%(title)s, ''), %(filename)s), %(title)s <> '', %(filename)s, %(media_type)s,
-    %(size_bytes)s, %(sha256)s, %(attributes)s, %(attribute_times)s, %(chunking_strategy)s, 'UPLOADED'
-FROM store
+SELECT id, vector_store_id, coalesce(nullif(title, ''), filename), title <> '', filename, media_type, size_bytes,
+    sha256, attributes, attribute_times, chunking_strategy, 'UPLOADED'
+FROM given JOIN store USING (vector_store_id)
 RETURNING {DOCUMENT}
 """  # noqa: S608
 
@@ -99,14 +104,11 @@ class PostgresDocuments:
         row = await (await connection.execute(_LOCK, [document_id])).fetchone()
         return None if row is None else document(row)
 
-    async def insert(self, connection: Connection, document: NewDocument) -> Document | None:
-        """Document and first version in one statement."""
-        parameters = asdict(document) | {
-            "attributes": json(document.attributes),
-            "attribute_times": json(times(document.attributes)),
-            "chunking_strategy": json(document.chunking_strategy),
-        }
-        return await _one(connection, _INSERT, parameters)
+    async def insert(self, connection: Connection, documents: Sequence[NewDocument]) -> dict[str, Document]:
+        """All documents and first versions in one statement."""
+        rows = [flat(each) | {"attribute_times": times(each.attributes)} for each in documents]
+        cursor = await connection.execute(_INSERT, {"documents": json(rows)})
+        return {row["id"]: document(row) for row in await cursor.fetchall()}
 
     async def begin_version(
         self, connection: Connection, document: Document, strategy: ChunkingStrategy | None

@@ -1,27 +1,31 @@
 """The way of a version from bytes to READY, in Postgres. Every write asks whether the version is still wanted."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from loremesh_kit.postgres import Database
+from loremesh_kit import identity
+from loremesh_kit.postgres import Database, Row
 
-from loremesh_ingestion.adapters.postgres_rows import DOCUMENT, VERSION, document, json
+from loremesh_ingestion.adapters.postgres_rows import DOCUMENT, VERSION, document, flat, json
 from loremesh_ingestion.adapters.postgres_rows import version as version_of
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
 from loremesh_ingestion.domain.version import Version
-from loremesh_ingestion.records import Connection, Parse
+from loremesh_ingestion.engine.batching import Batcher
+from loremesh_ingestion.records import Connection, Parse, Publication
+
+_LOADS_AT_ONCE = 64
 
 _LOAD = f"""
-SELECT {DOCUMENT}, {VERSION} FROM documents
-LEFT JOIN document_versions ON document_versions.document_id = documents.id AND document_versions.version = %s
-WHERE documents.id = %s
+SELECT wanted.place, {DOCUMENT}, {VERSION}
+FROM unnest(%(ids)s::text[], %(versions)s::bigint[]) WITH ORDINALITY AS wanted (id, version, place)
+JOIN documents ON documents.id = wanted.id
+LEFT JOIN document_versions
+    ON document_versions.document_id = documents.id AND document_versions.version = wanted.version
 """  # noqa: S608 - made of constants, as all statements here
 
-_WANTED = """
-id = %(document_id)s AND latest_version = %(version)s
-    AND state IN ('UPLOADED', 'PARSING', 'CHUNKING', 'EMBEDDING', 'INDEXING')
-"""
+_UNDERWAY = "documents.state IN ('UPLOADED', 'PARSING', 'CHUNKING', 'EMBEDDING', 'INDEXING')"
+
+_WANTED = f"id = %(document_id)s AND latest_version = %(version)s AND {_UNDERWAY}"
 
 _ENTER = f"""
 UPDATE documents SET state = %(state)s, batches_total = %(batches_total)s, revision = revision + 1, update_time = now()
@@ -37,6 +41,15 @@ WHERE document_id = %(document_id)s AND version = %(version)s
 """
 
 _SAVE_CHUNKS = """
+INSERT INTO chunks (document_id, version, index, content, start_char, end_char, page, heading_path, token_count)
+SELECT document_id, version, index, text, start, "end", page, heading_path, token_count
+FROM jsonb_to_recordset(%(chunks)s) AS given (
+    document_id text, version bigint, index integer, text text, start bigint, "end" bigint, page integer,
+    heading_path text[], token_count integer
+)
+"""
+
+_CHUNKS = """
 INSERT INTO chunks (document_id, version, index, content, start_char, end_char, page, heading_path, token_count)
 SELECT %(document_id)s, %(version)s, index, text, start, "end", page, heading_path, token_count
 FROM jsonb_to_recordset(%(chunks)s) AS chunk (
@@ -62,19 +75,39 @@ UPDATE documents SET batches_done = batches_done + %(more)s, revision = revision
 WHERE {_WANTED} RETURNING {DOCUMENT}
 """  # noqa: S608
 
+# Whoever holds the latest fence holds the job; the rows stay locked until the commit, so it cannot be lost on the way.
 _PUBLISH = f"""
-UPDATE documents SET
-    state = 'READY', version = found.version, batches_done = greatest(batches_total, 1),
-    batches_total = greatest(batches_total, 1), media_type = found.media_type,
-    title = CASE WHEN title_given THEN documents.title ELSE coalesce(nullif(found.title, ''), filename) END,
-    chunk_count = found.chunk_count, token_count = found.token_count, page_count = found.page_count,
-    text_chars = found.text_chars, revision = revision + 1, update_time = now()
-FROM (
-    SELECT * FROM document_versions WHERE document_id = %(document_id)s AND version = %(version)s
-) AS found
-WHERE id = %(document_id)s AND latest_version = %(version)s
-    AND state IN ('UPLOADED', 'PARSING', 'CHUNKING', 'EMBEDDING', 'INDEXING')
-RETURNING {DOCUMENT}
+WITH given AS (
+    SELECT * FROM jsonb_to_recordset(%(publications)s) AS given (
+        job_id text, fence bigint, document_id text, version bigint, text_key text, text_landmarks bigint[],
+        text_chars bigint, media_type text, title text, page_count integer, chunk_count integer, token_count bigint,
+        metadata_revision bigint
+    )
+), held AS (
+    SELECT given.* FROM given JOIN jobs ON jobs.id = given.job_id AND jobs.fence = given.fence
+    WHERE jobs.state = 'RUNNING' ORDER BY jobs.id FOR UPDATE OF jobs
+), parsed AS (
+    UPDATE document_versions SET
+        text_key = held.text_key, text_landmarks = held.text_landmarks, text_chars = held.text_chars,
+        media_type = held.media_type, title = held.title, page_count = held.page_count,
+        chunk_count = held.chunk_count, token_count = held.token_count, metadata_revision = held.metadata_revision
+    FROM held
+    WHERE document_versions.document_id = held.document_id AND document_versions.version = held.version
+), published AS (
+    UPDATE documents SET
+        state = 'READY', version = held.version, batches_done = greatest(batches_total, 1),
+        batches_total = greatest(batches_total, 1), media_type = held.media_type,
+        title = CASE WHEN title_given THEN documents.title ELSE coalesce(nullif(held.title, ''), filename) END,
+        chunk_count = held.chunk_count, token_count = held.token_count, page_count = held.page_count,
+        text_chars = held.text_chars, revision = revision + 1, update_time = now()
+    FROM held
+    WHERE documents.id = held.document_id AND latest_version = held.version AND {_UNDERWAY}
+    RETURNING job_id AS completed_job_id, {DOCUMENT}
+), completed AS (
+    UPDATE jobs SET state = 'SUCCEEDED', lease_until = NULL, finished_at = now()
+    FROM published WHERE jobs.id = completed_job_id
+)
+SELECT held.job_id, published.* FROM held LEFT JOIN published ON completed_job_id = held.job_id
 """  # noqa: S608
 
 _FAIL = f"""
@@ -99,14 +132,20 @@ class PostgresIndexing:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
+        self._loads: Batcher[str, tuple[str, int], tuple[Document | None, Version | None]] = Batcher(
+            run=self._load, size=lambda _: 1, limit=_LOADS_AT_ONCE, at_once=1
+        )
 
     async def load(self, document_id: str, version: int) -> tuple[Document | None, Version | None]:
-        """Both in one round trip."""
-        rows = await self._database.fetch(_LOAD, [version, document_id])
-        if not rows:
-            return None, None
-        found = rows[0]["version_version"] is not None
-        return document(rows[0]), version_of(rows[0]) if found else None
+        """In one round trip, together with whatever else is asked for at the same time."""
+        return await self._loads.submit(identity.current().tenant, (document_id, version))
+
+    async def _load(
+        self, tenant: str, wanted: Sequence[tuple[str, int]]
+    ) -> Sequence[tuple[Document | None, Version | None]]:
+        parameters = {"ids": [id_ for id_, _ in wanted], "versions": [version for _, version in wanted]}
+        rows = {row["place"]: row for row in await self._database.fetch(_LOAD, parameters, tenant=tenant)}
+        return [_loaded(rows.get(place)) for place in range(1, len(wanted) + 1)]
 
     async def enter(
         self, connection: Connection, document_id: str, version: int, state: DocumentState, *, batches_total: int = 0
@@ -122,15 +161,17 @@ class PostgresIndexing:
 
     async def save_parse(self, connection: Connection, document_id: str, version: int, parse: Parse) -> None:
         """Into the version's row."""
-        parameters = asdict(parse) | {"document_id": document_id, "version": version}
+        parameters = flat(parse) | {"document_id": document_id, "version": version}
         await connection.execute(_SAVE_PARSE, parameters)
 
-    async def save_chunks(
-        self, connection: Connection, document_id: str, version: int, chunks: Sequence[Chunk]
-    ) -> None:
+    async def save_chunks(self, connection: Connection, chunks: Sequence[tuple[str, int, Chunk]]) -> None:
         """One statement for all of them; COPY does not work under row-level security."""
-        rows = json([asdict(chunk) for chunk in chunks])
-        await connection.execute(_SAVE_CHUNKS, {"document_id": document_id, "version": version, "chunks": rows})
+        if not chunks:
+            return
+        rows = [
+            {"document_id": document_id, "version": version, **flat(chunk)} for document_id, version, chunk in chunks
+        ]
+        await connection.execute(_SAVE_CHUNKS, {"chunks": json(rows)})
 
     async def chunks(self, document_id: str, version: int, *, start: int, limit: int) -> list[Chunk]:
         """In order."""
@@ -144,11 +185,17 @@ class PostgresIndexing:
         row = await (await connection.execute(_COUNT_BATCH, {**parameters, "more": marked})).fetchone()
         return None if row is None else document(row)
 
-    async def publish(self, connection: Connection, document_id: str, version: int) -> Document | None:
-        """State, version and what the version is like change together."""
-        cursor = await connection.execute(_PUBLISH, {"document_id": document_id, "version": version})
-        row = await cursor.fetchone()
-        return None if row is None else document(row)
+    async def publish(self, connection: Connection, publications: Sequence[Publication]) -> dict[str, Document | None]:
+        """Fence, parse, state, version and job in one statement: all of it or none."""
+        rows = [
+            {"job_id": each.job.id, "fence": each.job.fence, "document_id": each.document.id, "version": each.version}
+            | flat(each.parse)
+            for each in publications
+        ]
+        cursor = await connection.execute(_PUBLISH, {"publications": json(rows)})
+        return {
+            row["job_id"]: None if row["completed_job_id"] is None else document(row) for row in await cursor.fetchall()
+        }
 
     async def fail(self, connection: Connection, document_id: str, version: int, failure: Failure) -> bool:
         """The version that searches see, if there is one, stays."""
@@ -163,3 +210,9 @@ class PostgresIndexing:
     async def forget(self, connection: Connection, document_id: str, before_version: int) -> None:
         """Chunks and marks go with their versions."""
         await connection.execute(_FORGET, [document_id, before_version])
+
+
+def _loaded(row: Row | None) -> tuple[Document | None, Version | None]:
+    if row is None:
+        return None, None
+    return document(row), None if row["version_version"] is None else version_of(row)

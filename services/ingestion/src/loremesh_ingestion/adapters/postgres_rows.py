@@ -1,7 +1,9 @@
 """Rows of Postgres as the domain knows them, and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
+from functools import partial
+from json import dumps
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -10,13 +12,23 @@ from loremesh_ingestion.domain.chunking import ChunkingStrategy, StrategyKind
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
 from loremesh_ingestion.domain.version import Version
 
-DOCUMENT = ", ".join(f"documents.{field.name}" for field in fields(Document))
-VERSION = ", ".join(f"document_versions.{field.name} AS version_{field.name}" for field in fields(Version))
+_DOCUMENT = tuple(field.name for field in fields(Document))
+_VERSION = tuple(field.name for field in fields(Version))
+DOCUMENT = ", ".join(f"documents.{name}" for name in _DOCUMENT)
+VERSION = ", ".join(f"document_versions.{name} AS version_{name}" for name in _VERSION)
+
+
+def flat(value: Any) -> dict[str, Any]:
+    """A dataclass's fields as they are; `dataclasses.asdict` would copy each value in them."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+_dumps = partial(dumps, default=flat)
 
 
 def document(row: Mapping[str, Any]) -> Document:
     """The document in a row with at least the columns DOCUMENT."""
-    values = {field.name: row[field.name] for field in fields(Document)}
+    values = {name: row[name] for name in _DOCUMENT}
     return Document(
         **values
         | {
@@ -29,7 +41,7 @@ def document(row: Mapping[str, Any]) -> Document:
 
 def version(row: Mapping[str, Any]) -> Version:
     """The version in a row with at least the columns VERSION."""
-    values = {field.name: row[f"version_{field.name}"] for field in fields(Version)}
+    values = {name: row[f"version_{name}"] for name in _VERSION}
     return Version(**values | {"chunking_strategy": strategy(values["chunking_strategy"]) or ChunkingStrategy()})
 
 
@@ -39,10 +51,8 @@ def strategy(value: Mapping[str, Any] | None) -> ChunkingStrategy | None:
 
 
 def json(value: Any) -> Jsonb | None:
-    """A dataclass, or anything of JSON, as a jsonb parameter; None stays null."""
-    if value is None:
-        return None
-    return Jsonb(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+    """Anything of JSON and dataclasses as a jsonb parameter; None stays null."""
+    return None if value is None else Jsonb(value, dumps=_dumps)
 
 
 def _failure(value: Mapping[str, Any] | None) -> Failure | None:

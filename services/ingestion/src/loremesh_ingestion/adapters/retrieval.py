@@ -9,8 +9,8 @@ from loremesh.retrieval.v1 import index_pb2 as pb
 from loremesh.retrieval.v1 import index_pb2_grpc
 from loremesh_kit import deadline, identity
 
-from loremesh_ingestion.adapters.batching import Batcher
 from loremesh_ingestion.adapters.sibling import translated
+from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.errors import IndexIncomplete
 from loremesh_ingestion.ports import IndexedDocument, IndexEntry
 

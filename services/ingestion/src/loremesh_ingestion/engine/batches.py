@@ -1,5 +1,7 @@
 """The job `embed_batch`: some chunks of a document; whoever does the last one publishes it."""
 
+from dataclasses import fields
+
 from loremesh_kit import jobs
 from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
@@ -11,15 +13,18 @@ from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.stages import stage
 from loremesh_ingestion.engine.writing import Writer, carried
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.records import IndexingRecords
+from loremesh_ingestion.records import IndexingRecords, Parse, Publication, QueueRecords
 
 
 class Batches:
     """Embeds and indexes one batch of chunks."""
 
-    def __init__(self, *, database: Database, records: IndexingRecords, writer: Writer, publisher: Publisher) -> None:
+    def __init__(
+        self, *, database: Database, records: IndexingRecords, queue: QueueRecords, writer: Writer, publisher: Publisher
+    ) -> None:
         self._database = database
         self._records = records
+        self._queue = queue
         self._writer = writer
         self._publisher = publisher
 
@@ -49,7 +54,7 @@ class Batches:
             now = await self._records.finish_batch(connection, document.id, version.version, batch)
             if now is not None:
                 history = History(document_id=document.id, version=version.version, attempt=job.attempt)
-                await history.progressed(connection, now)
+                await self._queue.append(connection, [history.progressed(now)])
                 if now.batches_done < now.batches_total:
                     await jobs.complete(connection, job)
         return now
@@ -57,11 +62,8 @@ class Batches:
     async def _publish(self, job: Job, document: Document, version: Version) -> None:
         with stage(DocumentState.INDEXING, job):
             await self._verify(job, document, version)
-        async with self._database.transaction() as connection:
-            wanted = await self._publisher.publish(
-                connection, job, document, version.version, metadata_revision=version.metadata_revision
-            )
-        if not wanted:
+        parse = Parse(**{field.name: getattr(version, field.name) for field in fields(Parse)})
+        if not await self._publisher.publish(Publication(document, version.version, job, parse)):
             await self._publisher.drop(job, document, version)
 
     async def _verify(self, job: Job, document: Document, version: Version) -> None:

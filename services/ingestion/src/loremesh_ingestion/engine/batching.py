@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from loremesh_kit import deadline
 from loremesh_kit.errors import ServiceError
 
 K = TypeVar("K", bound=Hashable)
@@ -37,8 +38,8 @@ class Batcher(Generic[K, I, R]):
     """Calls `run` for several items at once: while enough calls are under way, those that come wait and go together.
 
     There is no timer: an item that comes alone goes alone and at once. The first of a batch makes the call for all of
-    it; when that caller is cancelled, the rest goes on with another. When `run` is refused for good, each item of the
-    batch is tried by itself, so that one bad item fails alone.
+    it; when that caller is cancelled or out of time, the rest goes on with another. When `run` is refused for good,
+    each item of the batch is tried by itself, so that one bad item fails alone.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Batcher(Generic[K, I, R]):
         try:
             while entry.outcome is None:
                 if queue.running < self._at_once and queue.waiting:
-                    await self._run_next(queue, key)
+                    await self._run_next(queue, key, entry)
                 else:
                     await entry.turn.wait()
                     entry.turn.clear()
@@ -77,15 +78,21 @@ class Batcher(Generic[K, I, R]):
             raise entry.outcome
         return entry.outcome[0]
 
-    async def _run_next(self, queue: _Queue[I, R], key: K) -> None:
-        batch = self._take(queue)
+    async def _run_next(self, queue: _Queue[I, R], key: K, caller: _Entry[I, R]) -> None:
+        batch: list[_Entry[I, R]] = []
         queue.running += 1
         try:
-            results = await self._run(key, [entry.item for entry in batch])
+            # Whoever was woken by the same event as this caller gets to come along.
+            await asyncio.sleep(0)
+            batch = self._take(queue)
+            results = await self._run(key, [entry.item for entry in batch]) if batch else ()
             for entry, result in zip(batch, results, strict=True):
                 entry.outcome = (result,)
         except ServiceError as error:
-            _refuse(batch, error)
+            if deadline.remaining() == 0:
+                caller.outcome = error
+            else:
+                _refuse(batch, error)
         finally:
             queue.running -= 1
             queue.waiting.extendleft(entry for entry in reversed(batch) if entry.outcome is None and not entry.given_up)
@@ -93,6 +100,8 @@ class Batcher(Generic[K, I, R]):
                 entry.turn.set()
 
     def _take(self, queue: _Queue[I, R]) -> list[_Entry[I, R]]:
+        if not queue.waiting:
+            return []
         batch = [queue.waiting.popleft()]
         size = batch[0].size
         while queue.waiting and not batch[0].alone and not queue.waiting[0].alone:

@@ -9,11 +9,12 @@ from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import DELETE, MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import DELETE
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.errors import DocumentNotFound
 from loremesh_ingestion.ports import BlobStore, SearchIndex
-from loremesh_ingestion.records import DeletionRecords, DocumentRecords
+from loremesh_ingestion.records import DeletionRecords, DocumentRecords, QueueRecords
 
 _HIDE_SECONDS = 2.0
 
@@ -27,12 +28,14 @@ class Deletions:
         database: Database,
         documents: DocumentRecords,
         records: DeletionRecords,
+        queue: QueueRecords,
         blobs: BlobStore,
         index: SearchIndex,
     ) -> None:
         self._database = database
         self._documents = documents
         self._records = records
+        self._queue = queue
         self._blobs = blobs
         self._index = index
 
@@ -48,15 +51,10 @@ class Deletions:
             if document.state is DocumentState.DELETING:
                 return await self._records.receipt(connection, document_id)
             receipt_id = await self._records.hide(connection, document)
-            history = History(document_id=document_id, version=document.latest_version)
-            await history.entered(connection, [DocumentState.DELETING])
-            await jobs.enqueue(
-                connection,
-                kind=DELETE,
-                payload={"vector_store_id": document.vector_store_id},
-                subject_id=document_id,
-                max_attempts=MAX_ATTEMPTS,
-            )
+            told = History(document_id=document_id, version=document.latest_version)
+            await self._queue.append(connection, told.entered([DocumentState.DELETING]))
+            removal = history.job(DELETE, document_id, vector_store_id=document.vector_store_id)
+            await self._queue.enqueue(connection, [removal])
         await self._hide_from_searches(document)
         return receipt_id
 
@@ -86,6 +84,7 @@ class Deletions:
         async with self._database.transaction() as connection:
             gone = await self._records.finish(connection, [document_id], index_chunks=removed, objects=objects_removed)
             if gone:
-                history = History(document_id=document_id, version=0, attempt=job.attempt)
-                await history.deleted(connection, vector_store_id)
+                told = History(document_id=document_id, version=0, attempt=job.attempt)
+                await self._queue.append(connection, [told.deleted()])
+                await self._queue.emit(connection, [history.deleted(document_id, vector_store_id)])
             await jobs.complete(connection, job)

@@ -3,25 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loremesh_kit import jobs
 from loremesh_kit.errors import EtagMismatch
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import INDEX, MAX_ATTEMPTS, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import INDEX, SYNC_ATTRIBUTES
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable
-from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords
+from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords, QueueRecords
 
 
 class Documents:
     """The use cases of DocumentService on rows."""
 
-    def __init__(self, *, database: Database, records: DocumentRecords, vector_stores: VectorStores) -> None:
+    def __init__(
+        self, *, database: Database, records: DocumentRecords, queue: QueueRecords, vector_stores: VectorStores
+    ) -> None:
         self._database = database
         self._records = records
+        self._queue = queue
         self._vector_stores = vector_stores
 
     async def get(self, document_id: str) -> Document:
@@ -53,9 +56,7 @@ class Documents:
             changed = await self._records.change(connection, document, title=title, attributes=attributes)
             # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
             if changed.version > 0:
-                await jobs.enqueue(
-                    connection, kind=SYNC_ATTRIBUTES, payload={}, subject_id=document_id, max_attempts=MAX_ATTEMPTS
-                )
+                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document_id)])
         return changed
 
     async def index(self, document_id: str, strategy: ChunkingStrategy | None) -> tuple[str, Document]:
@@ -67,15 +68,9 @@ class Documents:
             document = await self._changeable(connection, document_id)
             begun = await self._records.begin_version(connection, document, strategy)
             version = begun.latest_version
-            job_id = await jobs.enqueue(
-                connection,
-                kind=INDEX,
-                payload={"version": version},
-                subject_id=document_id,
-                max_attempts=MAX_ATTEMPTS,
-            )
-            history = History(document_id=document_id, version=version)
-            await history.entered(connection, [DocumentState.UPLOADED])
+            (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document_id, version=version)])
+            told = History(document_id=document_id, version=version)
+            await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
         return job_id, begun
 
     async def _changeable(self, connection: Connection, document_id: str) -> Document:

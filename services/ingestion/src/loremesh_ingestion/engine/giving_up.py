@@ -7,9 +7,10 @@ from loremesh_kit.jobs import Job
 
 from loremesh_ingestion.domain.document import Document
 from loremesh_ingestion.domain.jobs import EMBED_BATCH, INDEX, MAX_ATTEMPTS, PURGE
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.stages import failure
-from loremesh_ingestion.records import Connection, DocumentRecords, IndexingRecords
+from loremesh_ingestion.records import Connection, DocumentRecords, IndexingRecords, QueueRecords
 
 # An outage of hours must not leave something undeleted for ever.
 _AGAIN_SECONDS = 600.0
@@ -19,9 +20,10 @@ _log = structlog.get_logger(__name__)
 class GivingUp:
     """Called in the transaction that writes the dead letter."""
 
-    def __init__(self, *, documents: DocumentRecords, records: IndexingRecords) -> None:
+    def __init__(self, *, documents: DocumentRecords, records: IndexingRecords, queue: QueueRecords) -> None:
         self._documents = documents
         self._records = records
+        self._queue = queue
 
     async def __call__(self, connection: Connection, job: Job, error: ServiceError) -> None:
         """Make the document FAILED, or ask for the same work later."""
@@ -45,14 +47,10 @@ class GivingUp:
         why = failure(error, state=document.state)
         if not await self._records.fail(connection, document.id, version, why):
             return
-        history = History(document_id=document.id, version=version, attempt=job.attempt)
-        await history.failed(connection, document.vector_store_id, why)
+        told = History(document_id=document.id, version=version, attempt=job.attempt)
+        await self._queue.append(connection, [told.failed(why)])
+        await self._queue.emit(connection, [history.failed(document, why)])
         if document.version == 0:
             # Nothing of a document that never was ready may be found; where one version is, only the next removes it.
-            await jobs.enqueue(
-                connection,
-                kind=PURGE,
-                payload={"before_version": version + 1},
-                subject_id=document.id,
-                max_attempts=MAX_ATTEMPTS,
-            )
+            purge = history.job(PURGE, document.id, before_version=version + 1)
+            await self._queue.enqueue(connection, [purge])

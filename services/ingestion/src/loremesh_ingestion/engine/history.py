@@ -1,13 +1,15 @@
-"""What is told of documents: events in their logs, facts to other services; both in the caller's transaction."""
+"""What is told of documents: events in their logs, facts to other services."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from loremesh_kit import eventlog, outbox
+from loremesh_kit import identity
+from loremesh_kit.telemetry import traces
 
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
-from loremesh_ingestion.records import Connection
+from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
+from loremesh_ingestion.records import NewEvent, NewFact, NewJob
 
 STATE_CHANGED = "state_changed"
 PROGRESS = "progress"
@@ -25,46 +27,76 @@ class History:
         self._version = version
         self._attempt = attempt
 
-    async def entered(self, connection: Connection, states: Iterable[DocumentState]) -> None:
+    def entered(self, states: Iterable[DocumentState]) -> list[NewEvent]:
         """It went through these states, none of which is its last."""
-        for state in states:
-            await self._append(connection, STATE_CHANGED, {"state": state})
+        return [self._event(STATE_CHANGED, {"state": state}) for state in states]
 
-    async def progressed(self, connection: Connection, document: Document) -> None:
+    def progressed(self, document: Document) -> NewEvent:
         """Batches were done."""
         done = {"batches_done": document.batches_done, "batches_total": document.batches_total}
-        await self._append(connection, PROGRESS, done)
+        return self._event(PROGRESS, done)
 
-    async def ready(self, connection: Connection, document: Document) -> None:
+    def ready(self, document: Document) -> NewEvent:
         """Searches see the version now."""
-        found = {
-            "version": document.version,
-            "chunk_count": document.chunk_count,
-            "token_count": document.token_count,
-        }
-        await self._append(connection, READY, found)
-        await self._tell(connection, "DocumentIndexed", document.vector_store_id, found)
+        return self._event(READY, _found(document))
 
-    async def failed(self, connection: Connection, vector_store_id: str, failure: Failure) -> None:
+    def failed(self, failure: Failure) -> NewEvent:
         """It was given up."""
-        await self._append(connection, FAILED, asdict(failure))
-        await self._tell(connection, "DocumentFailed", vector_store_id, {"reason": failure.reason})
+        return self._event(FAILED, asdict(failure))
 
-    async def deleted(self, connection: Connection, vector_store_id: str) -> None:
+    def deleted(self) -> NewEvent:
         """It is gone from every store."""
-        await self._append(connection, DELETED, {})
-        await self._tell(connection, "DocumentDeleted", vector_store_id, {})
+        return self._event(DELETED, {})
 
-    async def _append(self, connection: Connection, kind: str, payload: Mapping[str, Any]) -> None:
-        await eventlog.append(
-            connection,
-            run_id=self._document_id,
-            kind=kind,
-            payload=payload,
-            attempt=self._attempt,
-            path=[str(self._version)],
+    def _event(self, kind: str, payload: Mapping[str, Any]) -> NewEvent:
+        return NewEvent(
+            run_id=self._document_id, kind=kind, payload=payload, attempt=self._attempt, path=[str(self._version)]
         )
 
-    async def _tell(self, connection: Connection, name: str, vector_store_id: str, more: Mapping[str, Any]) -> None:
-        ids = {"document_id": self._document_id, "vector_store_id": vector_store_id}
-        await outbox.emit(connection, name=name, payload={**ids, **more})
+
+def indexed(document: Document) -> NewFact:
+    """The fact DocumentIndexed."""
+    return _fact("DocumentIndexed", document.id, document.vector_store_id, _found(document))
+
+
+def failed(document: Document, failure: Failure) -> NewFact:
+    """The fact DocumentFailed."""
+    return _fact("DocumentFailed", document.id, document.vector_store_id, {"reason": failure.reason})
+
+
+def deleted(document_id: str, vector_store_id: str) -> NewFact:
+    """The fact DocumentDeleted."""
+    return _fact("DocumentDeleted", document_id, vector_store_id, {})
+
+
+def _found(document: Document) -> dict[str, int]:
+    return {"version": document.version, "chunk_count": document.chunk_count, "token_count": document.token_count}
+
+
+def _fact(name: str, document_id: str, vector_store_id: str, more: Mapping[str, Any]) -> NewFact:
+    caller = identity.current()
+    headers = {
+        identity.TENANT_HEADER: caller.tenant,
+        identity.PRINCIPAL_HEADER: caller.principal,
+        identity.REQUEST_ID_HEADER: caller.request_id,
+        traces.TRACEPARENT: traces.current_traceparent(),
+    }
+    return NewFact(
+        name=name,
+        payload={"document_id": document_id, "vector_store_id": vector_store_id, **more},
+        headers={key: value for key, value in headers.items() if value},
+    )
+
+
+def job(kind: str, subject_id: str, **ids: int | str) -> NewJob:
+    """A job for the caller in force."""
+    caller = identity.current()
+    return NewJob(
+        kind=kind,
+        subject_id=subject_id,
+        payload=ids,
+        principal=caller.principal,
+        request_id=caller.request_id,
+        traceparent=traces.current_traceparent(),
+        max_attempts=MAX_ATTEMPTS,
+    )

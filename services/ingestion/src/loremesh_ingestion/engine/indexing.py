@@ -11,15 +11,16 @@ from loremesh_kit.postgres import Database
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document, DocumentState, Standing, passage, standing
-from loremesh_ingestion.domain.jobs import EMBED_BATCH, MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import EMBED_BATCH
 from loremesh_ingestion.domain.version import BATCH_SIZE, Version, batch_count
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.reading import Reader, Reading
 from loremesh_ingestion.engine.stages import stage
 from loremesh_ingestion.engine.writing import Writer, carried
 from loremesh_ingestion.errors import DocumentEmpty, IndexIncomplete
-from loremesh_ingestion.records import IndexingRecords, Parse
+from loremesh_ingestion.records import IndexingRecords, Parse, Publication, QueueRecords
 
 # A document that takes longer than a breath to read is seen to be PARSING; for others nobody could look that fast.
 _LONG_READ_BYTES = 256 * 1024
@@ -30,10 +31,18 @@ class Indexing:
     """Brings one version of a document from bytes to the index."""
 
     def __init__(
-        self, *, database: Database, records: IndexingRecords, reader: Reader, writer: Writer, publisher: Publisher
+        self,
+        *,
+        database: Database,
+        records: IndexingRecords,
+        queue: QueueRecords,
+        reader: Reader,
+        writer: Writer,
+        publisher: Publisher,
     ) -> None:
         self._database = database
         self._records = records
+        self._queue = queue
         self._reader = reader
         self._writer = writer
         self._publisher = publisher
@@ -62,7 +71,7 @@ class Indexing:
         if entered:
             async with self._database.transaction() as connection:
                 await self._records.enter(connection, document.id, document.latest_version, DocumentState.PARSING)
-                await _history(job, document).entered(connection, entered)
+                await self._queue.append(connection, _history(job, document).entered(entered))
         return replace(document, state=entered[-1] if entered else document.state)
 
     async def _parse(self, job: Job, document: Document, version: Version, reading: Reading) -> Parse:
@@ -85,7 +94,7 @@ class Indexing:
 
     async def _index(self, job: Job, document: Document, version: Version, reading: Reading, parse: Parse) -> bool:
         """Embed, write and publish in this job; False when the version is not wanted any more."""
-        chunks = [chunk async for batch in reading.parsed.batches(BATCH_SIZE) for chunk in batch]
+        chunks = reading.chunks()
         target = carried(document, version, found_title=parse.title)
         await self._writer.write(target, chunks, job)
         if job.attempt > 1:
@@ -93,14 +102,9 @@ class Indexing:
             with stage(DocumentState.INDEXING, job):
                 if await self._writer.count(target) != len(chunks):
                     raise IndexIncomplete
-        async with self._database.transaction() as connection:
-            await self._records.save_parse(connection, document.id, version.version, _counted(parse, chunks))
-            wanted = await self._publisher.publish(
-                connection, job, document, version.version, metadata_revision=parse.metadata_revision
-            )
-            if wanted:
-                await self._records.save_chunks(connection, document.id, version.version, chunks)
-        return wanted
+        return await self._publisher.publish(
+            Publication(document, version.version, job, _counted(parse, chunks), chunks)
+        )
 
     async def _fan_out(self, job: Job, document: Document, reading: Reading, parse: Parse) -> bool:
         """Keep the chunks and have their batches done; False when the version is not wanted any more."""
@@ -110,18 +114,15 @@ class Indexing:
             if not await self._records.enter(connection, *place, DocumentState.EMBEDDING, batches_total=batches):
                 return False
             async for chunks in reading.parsed.batches(_CHUNKS_AT_ONCE):
-                await self._records.save_chunks(connection, *place, chunks)
+                await self._records.save_chunks(connection, [(*place, chunk) for chunk in chunks])
                 parse = _counted(parse, chunks)
             await self._records.save_parse(connection, *place, parse)
-            await _history(job, document).entered(connection, passage(document.state, DocumentState.EMBEDDING))
-            for batch in range(batches):
-                await jobs.enqueue(
-                    connection,
-                    kind=EMBED_BATCH,
-                    payload={"version": document.latest_version, "batch": batch},
-                    subject_id=document.id,
-                    max_attempts=MAX_ATTEMPTS,
-                )
+            entered = passage(document.state, DocumentState.EMBEDDING)
+            await self._queue.append(connection, _history(job, document).entered(entered))
+            await self._queue.enqueue(
+                connection,
+                [history.job(EMBED_BATCH, document.id, version=place[1], batch=batch) for batch in range(batches)],
+            )
             await jobs.complete(connection, job)
         return True
 

@@ -3,21 +3,27 @@
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from loremesh_kit.errors import DependencyUnavailable
 
 from loremesh_ingestion.domain import landmarks
+from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document
 from loremesh_ingestion.domain.version import Version
-from loremesh_ingestion.parsing.result import Parsed
+from loremesh_ingestion.parsing.result import Parsed, read_chunks
 from loremesh_ingestion.ports import BlobStore, Parser
 
+T = TypeVar("T")
+
 _PIECE = 1 << 20
+# A file of this size is read or written in less time than it takes to hand the work to a thread.
+_SMALL = 1 << 16
 _log = structlog.get_logger(__name__)
 
 
@@ -37,22 +43,28 @@ class Reading:
     parsed: Parsed
     text: Text
 
+    def chunks(self) -> list[Chunk]:
+        """All chunks, of a document that has few."""
+        return list(read_chunks(self.parsed.directory))
+
 
 class Reader:
     """Fetches documents and has them parsed."""
 
-    def __init__(self, *, blobs: BlobStore, parser: Parser, directory: Path | None) -> None:
-        """`directory` holds the files meanwhile; None means the system's."""
+    def __init__(
+        self, *, blobs: BlobStore, parser: Parser, directory: Path | None, quick_directory: Path | None
+    ) -> None:
+        """The directories hold the files meanwhile, `quick_directory` small ones; None means the system's."""
         self._blobs = blobs
         self._parser = parser
         self._directory = directory
+        self._quick_directory = quick_directory
 
     @asynccontextmanager
     async def read(self, document: Document, version: Version) -> AsyncIterator[Reading]:
         """Raises what the parser raises, DependencyUnavailable when the bytes are not to be had as they were stored."""
-        directory = await asyncio.to_thread(
-            tempfile.TemporaryDirectory, prefix="document-", dir=self._directory, ignore_cleanup_errors=True
-        )
+        where = self._quick_directory if document.size_bytes <= _SMALL else self._directory
+        directory = tempfile.TemporaryDirectory(prefix="document-", dir=where, ignore_cleanup_errors=True)
         try:
             place = Path(directory.name)
             await self._fetch(document, version, place / "bytes")
@@ -63,20 +75,17 @@ class Reader:
                 strategy=version.chunking_strategy,
                 directory=place,
             )
-            yield Reading(parsed, await asyncio.to_thread(_survey, parsed.text_path))
+            text = await _run(lambda: _survey(parsed.text_path), size=parsed.text_length)
+            yield Reading(parsed, text)
         finally:
-            await asyncio.to_thread(directory.cleanup)
+            directory.cleanup()
 
     async def _fetch(self, document: Document, version: Version, path: Path) -> None:
         digest = hashlib.sha256()
-        held = bytearray()
-        async for piece in self._blobs.read(version.object_key):
-            digest.update(piece)
-            held += piece
-            if len(held) >= _PIECE:
-                await asyncio.to_thread(_append, path, bytes(held))
-                held.clear()
-        await asyncio.to_thread(_append, path, bytes(held))
+        with path.open("wb") as file:
+            async for piece in self._blobs.read(version.object_key):
+                digest.update(piece)
+                await _run(lambda piece=piece: file.write(piece), size=len(piece))  # type: ignore[misc]
         if digest.hexdigest() != document.sha256:
             _log.error("stored bytes differ from those uploaded", document_id=document.id)
             raise DependencyUnavailable("s3")
@@ -89,9 +98,8 @@ class Reader:
         return key
 
 
-def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
+async def _run(work: Callable[[], T], *, size: int) -> T:
+    return work() if size <= _SMALL else await asyncio.to_thread(work)
 
 
 def _survey(path: Path) -> Text:
@@ -109,6 +117,6 @@ def _survey(path: Path) -> Text:
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as file:
+    with path.open("rb") as file:
         while piece := await asyncio.to_thread(file.read, _PIECE):
             yield piece

@@ -5,9 +5,10 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain import objects
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.ports import BlobStore, SearchIndex
-from loremesh_ingestion.records import DeletionRecords, VectorStoreDeletionRecords
+from loremesh_ingestion.records import DeletionRecords, QueueRecords, VectorStoreDeletionRecords
 
 _DOCUMENTS_AT_ONCE = 50
 
@@ -21,12 +22,14 @@ class VectorStoreDeletion:
         database: Database,
         records: VectorStoreDeletionRecords,
         deletions: DeletionRecords,
+        queue: QueueRecords,
         blobs: BlobStore,
         index: SearchIndex,
     ) -> None:
         self._database = database
         self._records = records
         self._deletions = deletions
+        self._queue = queue
         self._blobs = blobs
         self._index = index
 
@@ -47,5 +50,6 @@ class VectorStoreDeletion:
         removed = await self._blobs.delete_all(prefix)
         async with self._database.transaction() as connection:
             if await self._deletions.finish(connection, [document_id], index_chunks=0, objects=removed):
-                history = History(document_id=document_id, version=0, attempt=job.attempt)
-                await history.deleted(connection, vector_store_id)
+                told = History(document_id=document_id, version=0, attempt=job.attempt)
+                await self._queue.append(connection, [told.deleted()])
+                await self._queue.emit(connection, [history.deleted(document_id, vector_store_id)])

@@ -5,10 +5,11 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.document import DocumentState
-from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import SYNC_ATTRIBUTES
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.writing import carried
 from loremesh_ingestion.ports import BlobStore, SearchIndex
-from loremesh_ingestion.records import DeletionRecords, DocumentRecords, IndexingRecords
+from loremesh_ingestion.records import DeletionRecords, DocumentRecords, IndexingRecords, QueueRecords
 
 
 class Purge:
@@ -51,9 +52,16 @@ class SyncAttributes:
     """Has the index carry a document's current title and attributes."""
 
     def __init__(
-        self, *, database: Database, documents: DocumentRecords, records: IndexingRecords, index: SearchIndex
+        self,
+        *,
+        database: Database,
+        documents: DocumentRecords,
+        records: IndexingRecords,
+        queue: QueueRecords,
+        index: SearchIndex,
     ) -> None:
         self._database = database
+        self._queue = queue
         self._documents = documents
         self._records = records
         self._index = index
@@ -68,7 +76,5 @@ class SyncAttributes:
         async with self._database.transaction() as connection:
             now = await self._documents.lock(connection, job.subject_id)
             if document is not None and now is not None and now.metadata_revision != document.metadata_revision:
-                await jobs.enqueue(
-                    connection, kind=SYNC_ATTRIBUTES, payload={}, subject_id=document.id, max_attempts=MAX_ATTEMPTS
-                )
+                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document.id)])
             await jobs.complete(connection, job)

@@ -2,29 +2,36 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextvars import Context, copy_context
 from dataclasses import fields
 from typing import Protocol
 
-from loremesh_kit import deadline, identity, jobs
+from loremesh_kit import deadline, identity
 from loremesh_kit.errors import Overloaded
 from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import INDEX, MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import INDEX
 from loremesh_ingestion.domain.upload import MAX_BYTES, UploadParameters
 from loremesh_ingestion.domain.vector_store import DEFAULT_ID
+from loremesh_ingestion.engine import history
+from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.errors import DocumentEmpty, DocumentTooLarge, VectorStoreNotFound
 from loremesh_ingestion.ports import BlobStore
-from loremesh_ingestion.records import DocumentRecords, NewDocument
+from loremesh_ingestion.records import DocumentRecords, NewDocument, NewEvent, QueueRecords
 
 _LARGE_BYTES = 1024 * 1024
 _PATIENCE_SECONDS = 30.0
+_INSERTIONS_AT_ONCE = 64
+
+# With the context it came in: its job is done in the name of its own caller.
+_Item = tuple[NewDocument, Context]
 
 
 class IncomingUpload(Protocol):
@@ -48,6 +55,7 @@ class Uploads:
         *,
         database: Database,
         documents: DocumentRecords,
+        queue: QueueRecords,
         vector_stores: VectorStores,
         blobs: BlobStore,
         at_once: int,
@@ -56,11 +64,15 @@ class Uploads:
         """`at_once` uploads are taken, the next is refused; of those which take memory `large_at_once`, others wait."""
         self._database = database
         self._documents = documents
+        self._queue = queue
         self._vector_stores = vector_stores
         self._blobs = blobs
         self._at_once = at_once
         self._in_hand = 0
         self._large = asyncio.Semaphore(large_at_once)
+        self._insertions: Batcher[str, _Item, Document | None] = Batcher(
+            run=self._insert, size=lambda _: 1, limit=_INSERTIONS_AT_ONCE, at_once=1
+        )
 
     async def accept(self, upload: IncomingUpload) -> Document:
         """Store the bytes and accept the document: it will be READY or FAILED in the end, whatever dies meanwhile.
@@ -120,28 +132,36 @@ class Uploads:
             self._large.release()
 
     async def _record(self, new: NewDocument) -> Document:
-        document = await self._insert(new)
+        tenant = identity.current().tenant
+        document = await self._insertions.submit(tenant, (new, copy_context()))
         if document is None and new.vector_store_id == DEFAULT_ID:
             await self._vector_stores.make_default()
-            document = await self._insert(new)
+            document = await self._insertions.submit(tenant, (new, copy_context()))
         if document is None:
             raise VectorStoreNotFound(new.vector_store_id)
         return document
 
-    async def _insert(self, new: NewDocument) -> Document | None:
-        async with self._database.transaction() as connection:
-            document = await self._documents.insert(connection, new)
-            if document is not None:
-                await jobs.enqueue(
+    async def _insert(self, tenant: str, items: Sequence[_Item]) -> list[Document | None]:
+        """Accept documents that came in at the same time, in one transaction; None where there is no such store."""
+        async with self._database.transaction(tenant) as connection:
+            found = await self._documents.insert(connection, [new for new, _ in items])
+            accepted = [(found[new.id], context) for new, context in items if new.id in found]
+            async with connection.pipeline():
+                await self._queue.enqueue(
                     connection,
-                    kind=INDEX,
-                    payload={"version": document.latest_version},
-                    subject_id=document.id,
-                    max_attempts=MAX_ATTEMPTS,
+                    [
+                        context.run(history.job, INDEX, document.id, version=document.latest_version)
+                        for document, context in accepted
+                    ],
                 )
-                history = History(document_id=document.id, version=document.latest_version)
-                await history.entered(connection, [DocumentState.UPLOADED])
-            return document
+                uploaded = [event for document, _ in accepted for event in _uploaded(document)]
+                await self._queue.append(connection, uploaded, watched=False)
+        return [found.get(new.id) for new, _ in items]
+
+
+def _uploaded(document: Document) -> list[NewEvent]:
+    history_ = History(document_id=document.id, version=document.latest_version)
+    return history_.entered([DocumentState.UPLOADED])
 
 
 class _Meter:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from loremesh_kit import deadline, jobs
+from loremesh_kit import deadline
 from loremesh_kit.errors import EtagMismatch, PageTokenInvalid, ServiceError
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.domain.jobs import DELETE_VECTOR_STORE, MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import DELETE_VECTOR_STORE
 from loremesh_ingestion.domain.vector_store import DEFAULT_ID, VectorStore, VectorStoreChange
+from loremesh_ingestion.engine import history
 from loremesh_ingestion.errors import (
     EmbeddingModelUnknown,
     VectorStoreAlreadyExists,
@@ -19,7 +20,7 @@ from loremesh_ingestion.errors import (
     VectorStoreNotFound,
 )
 from loremesh_ingestion.ports import Embedder, SearchIndex
-from loremesh_ingestion.records import VectorStoreDeletionRecords, VectorStoreRecords
+from loremesh_ingestion.records import QueueRecords, VectorStoreDeletionRecords, VectorStoreRecords
 
 HIDE_SECONDS = 2.0
 
@@ -33,12 +34,14 @@ class VectorStores:
         database: Database,
         records: VectorStoreRecords,
         deletions: VectorStoreDeletionRecords,
+        queue: QueueRecords,
         embedder: Embedder,
         index: SearchIndex,
     ) -> None:
         self._database = database
         self._records = records
         self._deletions = deletions
+        self._queue = queue
         self._embedder = embedder
         self._index = index
 
@@ -109,9 +112,7 @@ class VectorStores:
                 message = f"It holds {store.document_count} documents; set force to delete them too."
                 raise VectorStoreInUse(message, vector_store_id=vector_store_id)
             await self._deletions.hide(connection, vector_store_id)
-            await jobs.enqueue(
-                connection, kind=DELETE_VECTOR_STORE, payload={}, subject_id=vector_store_id, max_attempts=MAX_ATTEMPTS
-            )
+            await self._queue.enqueue(connection, [history.job(DELETE_VECTOR_STORE, vector_store_id)])
         # Searches are to miss it at once if that can be had; the job makes sure of it.
         with suppress(ServiceError), deadline.scope(HIDE_SECONDS):
             await self._index.delete(vector_store_id=vector_store_id, embedding_model=store.embedding_model)

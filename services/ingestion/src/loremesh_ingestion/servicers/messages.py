@@ -1,7 +1,7 @@
 """Between the contract's messages and the domain."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -26,11 +26,13 @@ _KINDS = {
     vector_store_pb2.CHUNKING_STRATEGY_TYPE_CODE: StrategyKind.CODE,
 }
 _TYPES = {kind: type_ for type_, kind in _KINDS.items()}
+_STATES = {state: document_pb2.DocumentState.Value(f"DOCUMENT_STATE_{state}") for state in DocumentState}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def state(value: DocumentState | str) -> document_pb2.DocumentState.ValueType:
     """A state by its name."""
-    return document_pb2.DocumentState.Value(f"DOCUMENT_STATE_{value}")
+    return _STATES[DocumentState(value)]
 
 
 def state_or_none(value: document_pb2.DocumentState.ValueType) -> DocumentState | None:
@@ -93,8 +95,8 @@ def document(value: Document) -> document_pb2.Document:
         media_type=value.media_type,
         size_bytes=value.size_bytes,
         sha256=value.sha256,
-        attributes=struct(value.attributes),
-        state=state(value.state),
+        attributes=struct(value.attributes) if value.attributes else None,
+        state=_STATES[value.state],
         failure=None if value.failure is None else failure(value.failure),
         progress=document_pb2.IndexingProgress(batches_done=value.batches_done, batches_total=value.batches_total),
         version=value.version,
@@ -154,9 +156,8 @@ def vector_store(value: VectorStore) -> vector_store_pb2.VectorStore:
 
 def timestamp(value: datetime) -> Timestamp:
     """An aware time."""
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def line(text: str) -> str:

@@ -1,5 +1,6 @@
 """Real servers for every package's tests: each starts at its first use and is stopped at the end of the session."""
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -11,6 +12,10 @@ from loremesh_cli.mesh import local_model, nats, postgres, seaweedfs
 from loremesh_cli.mesh.ports import free_ports
 from loremesh_cli.mesh.running import running
 from loremesh_cli.mesh.seaweedfs import S3Access
+
+# Servers are forked from a process with gRPC in it, whose own fork handlers now and then crash the child; read at its
+# first use, so here is early enough.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest.fixture(scope="session")

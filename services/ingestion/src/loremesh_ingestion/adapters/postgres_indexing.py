@@ -21,6 +21,8 @@ FROM unnest(%(ids)s::text[], %(versions)s::bigint[]) WITH ORDINALITY AS wanted (
 JOIN documents ON documents.id = wanted.id
 LEFT JOIN document_versions
     ON document_versions.document_id = documents.id AND document_versions.version = wanted.version
+    AND document_versions.document_id = ANY(%(ids)s)
+WHERE documents.id = ANY(%(ids)s)
 """  # noqa: S608 - made of constants, as all statements here
 
 _UNDERWAY = "documents.state IN ('UPLOADED', 'PARSING', 'CHUNKING', 'EMBEDDING', 'INDEXING')"
@@ -76,6 +78,7 @@ WHERE {_WANTED} RETURNING {DOCUMENT}
 """  # noqa: S608
 
 # Whoever holds the latest fence holds the job; the rows stay locked until the commit, so it cannot be lost on the way.
+# The lists of ids repeat what the joins say: by them the planner knows that it is a matter of a few rows.
 _PUBLISH = f"""
 WITH given AS (
     SELECT * FROM jsonb_to_recordset(%(publications)s) AS given (
@@ -85,7 +88,7 @@ WITH given AS (
     )
 ), held AS (
     SELECT given.* FROM given JOIN jobs ON jobs.id = given.job_id AND jobs.fence = given.fence
-    WHERE jobs.state = 'RUNNING' ORDER BY jobs.id FOR UPDATE OF jobs
+    WHERE jobs.state = 'RUNNING' AND jobs.id = ANY(%(job_ids)s) ORDER BY jobs.id FOR UPDATE OF jobs
 ), parsed AS (
     UPDATE document_versions SET
         text_key = held.text_key, text_landmarks = held.text_landmarks, text_chars = held.text_chars,
@@ -93,6 +96,7 @@ WITH given AS (
         chunk_count = held.chunk_count, token_count = held.token_count, metadata_revision = held.metadata_revision
     FROM held
     WHERE document_versions.document_id = held.document_id AND document_versions.version = held.version
+        AND document_versions.document_id = ANY(%(document_ids)s)
 ), published AS (
     UPDATE documents SET
         state = 'READY', version = held.version, batches_done = greatest(batches_total, 1),
@@ -101,11 +105,12 @@ WITH given AS (
         chunk_count = held.chunk_count, token_count = held.token_count, page_count = held.page_count,
         text_chars = held.text_chars, revision = revision + 1, update_time = now()
     FROM held
-    WHERE documents.id = held.document_id AND latest_version = held.version AND {_UNDERWAY}
+    WHERE documents.id = held.document_id AND documents.id = ANY(%(document_ids)s)
+        AND latest_version = held.version AND {_UNDERWAY}
     RETURNING job_id AS completed_job_id, {DOCUMENT}
 ), completed AS (
     UPDATE jobs SET state = 'SUCCEEDED', lease_until = NULL, finished_at = now()
-    FROM published WHERE jobs.id = completed_job_id
+    FROM published WHERE jobs.id = completed_job_id AND jobs.id = ANY(%(job_ids)s)
 )
 SELECT held.job_id, published.* FROM held LEFT JOIN published ON completed_job_id = held.job_id
 """  # noqa: S608
@@ -192,7 +197,12 @@ class PostgresIndexing:
             | flat(each.parse)
             for each in publications
         ]
-        cursor = await connection.execute(_PUBLISH, {"publications": json(rows)})
+        parameters = {
+            "publications": json(rows),
+            "job_ids": [each.job.id for each in publications],
+            "document_ids": [each.document.id for each in publications],
+        }
+        cursor = await connection.execute(_PUBLISH, parameters)
         return {
             row["job_id"]: None if row["completed_job_id"] is None else document(row) for row in await cursor.fetchall()
         }

@@ -43,7 +43,8 @@ def _reply(request: dict[str, Any], counter: TokenCounter) -> dict[str, Any]:
     """Return the result or the public error; `spent` asks for a fresh process in place of this one."""
     try:
         parsed = _perform(request, counter)
-    except MemoryError:
+    except (MemoryError, SystemError):
+        # The second is what CPython raises where an allocation failed inside C code that forgot to say so.
         return {**_failure(ParseLimit("memory")), "spent": True}
     except RecursionError:
         return {**_failure(ParseLimit("depth")), "spent": True}

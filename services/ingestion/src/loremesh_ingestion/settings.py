@@ -42,5 +42,5 @@ class Settings(ServiceSettings):
     )
     parser_processes: int = Field(default=2, gt=0, description="documents parsed at once")
     parser_memory_bytes: int = Field(default=1024 * 1024 * 1024, gt=0, description="address space of each")
-    parser_cpu_seconds: int = Field(default=120, gt=0, description="for one document")
-    parser_wall_seconds: float = Field(default=300.0, gt=0, description="for one document")
+    parser_cpu_seconds: int = Field(default=300, gt=0, description="for one document")
+    parser_wall_seconds: float = Field(default=600.0, gt=0, description="for one document")

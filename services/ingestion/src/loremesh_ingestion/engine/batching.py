@@ -83,7 +83,7 @@ class Batcher(Generic[K, I, R]):
         queue.running += 1
         try:
             # Whoever was woken by the same event as this caller gets to come along.
-            await asyncio.sleep(float(__import__("os").environ.get("LINGER","0")))
+            await asyncio.sleep(0)
             batch = self._take(queue)
             results = await self._run(key, [entry.item for entry in batch]) if batch else ()
             for entry, result in zip(batch, results, strict=True):

@@ -82,7 +82,7 @@ async def test_the_wait_a_provider_asks_for_is_kept(ask: Ask, provider, reply):
     provider.script = [reply(429, headers={"Retry-After": "0.7"})]
     await ask()
     first, second = provider.times
-    assert 0.7 <= second - first < 2
+    assert second - first >= 0.7
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

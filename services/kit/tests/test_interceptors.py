@@ -245,7 +245,7 @@ async def test_the_callers_deadline_is_in_force(start_echo, arity):
     async with start_echo(act) as echo:
         await echo.call(arity, HELLO, seconds=7)
 
-    assert 6 < seen[0] <= 7
+    assert 6 < seen[0] < 8  # a timeout on the wire may be rounded up
 
 
 async def test_without_a_deadline_ours_ends_the_call(start_echo, arity):

@@ -79,8 +79,8 @@ def _bring_up(mesh: lifecycle.RunningMesh, output: Output) -> MeshState:
 
 def _stay(mesh: lifecycle.RunningMesh, output: Output) -> None:
     try:
-        output.say("\nCtrl-C stops the mesh.")
         with _terminated_as_interrupted():
+            output.say("\nCtrl-C stops the mesh.")
             for log, line in logfiles.follow([mesh.home.log("mesh")], until=lambda: not mesh.supervisor.alive()):
                 output.say(f"{log}: {line}")
         output.say("The mesh has stopped.")
@@ -91,12 +91,14 @@ def _stay(mesh: lifecycle.RunningMesh, output: Output) -> None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Treat SIGTERM (a container's stop, a service manager's) as Ctrl-C."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Treat SIGTERM (a container's stop, a service manager's) as Ctrl-C, and that even where a shell had it ignored."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    earlier = [signal.signal(each, signal.default_int_handler) for each in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for each, handler in zip(signals, earlier, strict=True):
+            signal.signal(each, handler)
 
 
 def down(*, data_dir: DataDir = None, as_json: AsJson = False) -> None:

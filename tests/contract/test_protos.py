@@ -34,7 +34,7 @@ def test_no_contract_breaks_one_on_the_main_branch(
         pytest.skip("there is no main branch to compare with: this is no clone of the repository")
     archive = tmp_path / "main.tar"
     subprocess.run(["git", "archive", "-o", archive, branch, "proto", "buf.yaml"], cwd=repository, check=True)
-    shutil.unpack_archive(archive, tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path], check=True)
     shutil.copytree(generated / "build", tmp_path / "build")
     assert output(tools / "buf", "breaking", "--against", tmp_path, folder=generated) == ""
 

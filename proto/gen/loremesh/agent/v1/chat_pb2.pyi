@@ -280,7 +280,7 @@ Global___Source: _TypeAlias = Source  # noqa: Y015
 @_typing.final
 class ChatEvent(_message.Message):
     """Something that happened while a message was answered. A stream is: run_started, sources, then for each block of text
-    text_start, text_delta (many), text_finish, and exactly one terminal event: completed, incomplete or failed. A stream
+    text_start, text_delta (many), text_finish, and exactly one terminal event: completed, incomplete, failed or cancelled. A stream
     without a terminal event was cut.
     """
 
@@ -300,6 +300,7 @@ class ChatEvent(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     seq: _builtins.int
@@ -350,6 +351,10 @@ class ChatEvent(_message.Message):
     def failed(self) -> Global___RunFailed:
         """Terminal: there is no whole answer."""
 
+    @_builtins.property
+    def cancelled(self) -> Global___RunCancelled:
+        """Terminal: it was cancelled."""
+
     def __init__(
         self,
         *,
@@ -367,12 +372,13 @@ class ChatEvent(_message.Message):
         completed: Global___ChatResponse | None = ...,
         incomplete: Global___RunIncomplete | None = ...,
         failed: Global___RunFailed | None = ...,
+        cancelled: Global___RunCancelled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "payload", b"payload", "run_started", b"run_started", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "payload", b"payload", "run_started", b"run_started", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "path", b"path", "payload", b"payload", "run_id", b"run_id", "run_started", b"run_started", "seq", b"seq", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelled", b"cancelled", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "path", b"path", "payload", b"payload", "run_id", b"run_id", "run_started", b"run_started", "seq", b"seq", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "sources", "text_start", "text_delta", "text_finish", "heartbeat", "completed", "incomplete", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "sources", "text_start", "text_delta", "text_finish", "heartbeat", "completed", "incomplete", "failed", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -550,6 +556,23 @@ class RunIncomplete(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunIncomplete: _TypeAlias = RunIncomplete  # noqa: Y015
+
+@_typing.final
+class RunCancelled(_message.Message):
+    """A run was cancelled before its answer was whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCancelled: _TypeAlias = RunCancelled  # noqa: Y015
 
 @_typing.final
 class RunFailed(_message.Message):

@@ -50,6 +50,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The provider took too long to connect, to send a first token or between two. UNAVAILABLE; metadata `limit` is
     connect, first_token, idle or total.
     """
+    ERROR_REASON_CHAT_JOB_NOT_FOUND: _ErrorReason.ValueType  # 12
+    """No chat job has this id. NOT_FOUND; metadata `job_id`."""
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 13
+    """The tenant has as many chat jobs waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
+    `limit`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -83,5 +89,11 @@ ERROR_REASON_PROVIDER_STREAM_CUT: ErrorReason.ValueType  # 10
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 11
 """The provider took too long to connect, to send a first token or between two. UNAVAILABLE; metadata `limit` is
 connect, first_token, idle or total.
+"""
+ERROR_REASON_CHAT_JOB_NOT_FOUND: ErrorReason.ValueType  # 12
+"""No chat job has this id. NOT_FOUND; metadata `job_id`."""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 13
+"""The tenant has as many chat jobs waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
+`limit`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

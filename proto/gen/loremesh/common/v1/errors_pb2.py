@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1floremesh/common/v1/errors.proto\x12\x12loremesh.common.v1*\xef\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12#\n\x1f\x45RROR_REASON_PAGE_TOKEN_INVALID\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_FILTER_INVALID\x10\x03\x12!\n\x1d\x45RROR_REASON_IDENTITY_MISSING\x10\x04\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x06\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x07\x12%\n!ERROR_REASON_IDEMPOTENCY_CONFLICT\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\t\x12#\n\x1f\x45RROR_REASON_TOP_K_OUT_OF_RANGE\x10\x0b\x12#\n\x1f\x45RROR_REASON_ATTRIBUTES_INVALID\x10\x0c\x12#\n\x1f\x45RROR_REASON_ATTEMPTS_EXHAUSTED\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1floremesh/common/v1/errors.proto\x12\x12loremesh.common.v1*\xc2\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12#\n\x1f\x45RROR_REASON_PAGE_TOKEN_INVALID\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_FILTER_INVALID\x10\x03\x12!\n\x1d\x45RROR_REASON_IDENTITY_MISSING\x10\x04\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x05\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x06\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x07\x12%\n!ERROR_REASON_IDEMPOTENCY_CONFLICT\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\t\x12#\n\x1f\x45RROR_REASON_TOP_K_OUT_OF_RANGE\x10\x0b\x12#\n\x1f\x45RROR_REASON_ATTRIBUTES_INVALID\x10\x0c\x12#\n\x1f\x45RROR_REASON_ATTEMPTS_EXHAUSTED\x10\r\x12\'\n#ERROR_REASON_AFTER_SEQ_OUT_OF_RANGE\x10\x0e\x12(\n$ERROR_REASON_IDEMPOTENCY_KEY_INVALID\x10\x0f\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loremesh.common.v1.errors_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=56
-  _globals['_ERRORREASON']._serialized_end=551
+  _globals['_ERRORREASON']._serialized_end=634
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
     ERROR_REASON_ATTEMPTS_EXHAUSTED: _ErrorReason.ValueType  # 13
     """A job's worker died at every attempt it had, so nobody could say why. Seen in the failures of what the job worked for."""
+    ERROR_REASON_AFTER_SEQ_OUT_OF_RANGE: _ErrorReason.ValueType  # 14
+    """`after_seq` is beyond the last event there is. OUT_OF_RANGE; field `after_seq`; metadata `last_seq`."""
+    ERROR_REASON_IDEMPOTENCY_KEY_INVALID: _ErrorReason.ValueType  # 15
+    """The idempotency key is empty, longer than 200 characters or not printable ASCII. INVALID_ARGUMENT; field
+    `idempotency-key`.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 10
     """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 
@@ -82,6 +88,12 @@ ERROR_REASON_ATTRIBUTES_INVALID: ErrorReason.ValueType  # 12
 """The request's attributes are too many, too large or of an unusable type. INVALID_ARGUMENT; field `attributes`."""
 ERROR_REASON_ATTEMPTS_EXHAUSTED: ErrorReason.ValueType  # 13
 """A job's worker died at every attempt it had, so nobody could say why. Seen in the failures of what the job worked for."""
+ERROR_REASON_AFTER_SEQ_OUT_OF_RANGE: ErrorReason.ValueType  # 14
+"""`after_seq` is beyond the last event there is. OUT_OF_RANGE; field `after_seq`; metadata `last_seq`."""
+ERROR_REASON_IDEMPOTENCY_KEY_INVALID: ErrorReason.ValueType  # 15
+"""The idempotency key is empty, longer than 200 characters or not printable ASCII. INVALID_ARGUMENT; field
+`idempotency-key`.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 10
 """A fault of ours. INTERNAL; metadata `request_id` finds it in the log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

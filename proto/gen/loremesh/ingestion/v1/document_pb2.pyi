@@ -25,6 +25,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _UploadOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UploadOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPLOAD_OUTCOME_UNSPECIFIED: _UploadOutcome.ValueType  # 0
+    """Not the answer to an upload."""
+    UPLOAD_OUTCOME_CREATED: _UploadOutcome.ValueType  # 1
+    """A new document."""
+    UPLOAD_OUTCOME_REPLACED: _UploadOutcome.ValueType  # 2
+    """An existing document has new content."""
+    UPLOAD_OUTCOME_UNCHANGED: _UploadOutcome.ValueType  # 3
+    """Nothing changed: the document, or one just like it in the vector store, has these bytes already."""
+
+class UploadOutcome(_UploadOutcome, metaclass=_UploadOutcomeEnumTypeWrapper):
+    """What an upload came to."""
+
+UPLOAD_OUTCOME_UNSPECIFIED: UploadOutcome.ValueType  # 0
+"""Not the answer to an upload."""
+UPLOAD_OUTCOME_CREATED: UploadOutcome.ValueType  # 1
+"""A new document."""
+UPLOAD_OUTCOME_REPLACED: UploadOutcome.ValueType  # 2
+"""An existing document has new content."""
+UPLOAD_OUTCOME_UNCHANGED: UploadOutcome.ValueType  # 3
+"""Nothing changed: the document, or one just like it in the vector store, has these bytes already."""
+Global___UploadOutcome: _TypeAlias = UploadOutcome  # noqa: Y015
+
 class _DocumentState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -103,6 +131,8 @@ class Document(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CHUNKING_STRATEGY_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    UPLOAD_OUTCOME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, made by the server."""
     vector_store_id: _builtins.str
@@ -131,6 +161,8 @@ class Document(_message.Message):
     """Unicode code points of the extracted text. Output only."""
     etag: _builtins.str
     """Changes with every change; send it back to update only what was read."""
+    upload_outcome: Global___UploadOutcome.ValueType
+    """What the upload came to; set in the answer to UploadDocument only. Output only."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
         """Anything of the owner's, to filter by: at most 64 keys of 1 to 64 characters; strings, numbers, booleans or lists
@@ -157,6 +189,10 @@ class Document(_message.Message):
     def chunking_strategy(self) -> _vector_store_pb2.ChunkingStrategy:
         """How it is cut, where it differs from its vector store."""
 
+    @_builtins.property
+    def changes(self) -> Global___ChunkChanges:
+        """What the version that searches see changed against the one before. Output only."""
+
     def __init__(
         self,
         *,
@@ -180,14 +216,46 @@ class Document(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         chunking_strategy: _vector_store_pb2.ChunkingStrategy | None = ...,
+        changes: Global___ChunkChanges | None = ...,
+        upload_outcome: Global___UploadOutcome.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "failure", b"failure", "progress", b"progress", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "changes", b"changes", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "failure", b"failure", "progress", b"progress", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunk_count", b"chunk_count", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "etag", b"etag", "failure", b"failure", "filename", b"filename", "id", b"id", "media_type", b"media_type", "page_count", b"page_count", "progress", b"progress", "sha256", b"sha256", "size_bytes", b"size_bytes", "state", b"state", "text_chars", b"text_chars", "title", b"title", "token_count", b"token_count", "update_time", b"update_time", "vector_store_id", b"vector_store_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "changes", b"changes", "chunk_count", b"chunk_count", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "etag", b"etag", "failure", b"failure", "filename", b"filename", "id", b"id", "media_type", b"media_type", "page_count", b"page_count", "progress", b"progress", "sha256", b"sha256", "size_bytes", b"size_bytes", "state", b"state", "text_chars", b"text_chars", "title", b"title", "token_count", b"token_count", "update_time", b"update_time", "upload_outcome", b"upload_outcome", "vector_store_id", b"vector_store_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class ChunkChanges(_message.Message):
+    """What a new version of a document changed in the index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    embedded: _builtins.int
+    """Chunks that had to be embedded."""
+    kept: _builtins.int
+    """Chunks that kept the vectors they had."""
+    removed: _builtins.int
+    """Chunks of the version before that are gone."""
+    def __init__(
+        self,
+        *,
+        embedded: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        removed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedded", b"embedded", "kept", b"kept", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkChanges: _TypeAlias = ChunkChanges  # noqa: Y015
 
 @_typing.final
 class DocumentFailure(_message.Message):
@@ -287,12 +355,17 @@ class UploadDocumentRequest(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     CHUNKING_STRATEGY_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     vector_store_id: _builtins.str
     """The vector store to put it in; empty means `default`."""
     title: _builtins.str
     """Title; empty means to find one."""
     filename: _builtins.str
     """File name, for people and as a hint of the format; never a path in any store. At most 255 characters."""
+    document_id: _builtins.str
+    """The document whose content this replaces; empty makes a new one. Title, file name, attributes and chunking strategy
+    stay as they are where they are not given.
+    """
     @_builtins.property
     def file(self) -> _httpbody_pb2.HttpBody:
         """The bytes; the first message's `content_type` declares their media type (a hint: content decides)."""
@@ -314,10 +387,11 @@ class UploadDocumentRequest(_message.Message):
         filename: _builtins.str = ...,
         attributes: _struct_pb2.Struct | None = ...,
         chunking_strategy: _vector_store_pb2.ChunkingStrategy | None = ...,
+        document_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "file", b"file", "filename", b"filename", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "document_id", b"document_id", "file", b"file", "filename", b"filename", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -335,6 +409,7 @@ class UploadDocumentBody(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     FILENAME_FIELD_NUMBER: _builtins.int
     CHUNKING_STRATEGY_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     content: _builtins.str
     """The text, plain or Markdown."""
     title: _builtins.str
@@ -343,6 +418,8 @@ class UploadDocumentBody(_message.Message):
     """The vector store to put it in; empty means `default`."""
     filename: _builtins.str
     """File name, for people and as a hint of the format."""
+    document_id: _builtins.str
+    """The document whose content this replaces; empty makes a new one."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
         """Attributes, as in Document."""
@@ -360,10 +437,11 @@ class UploadDocumentBody(_message.Message):
         attributes: _struct_pb2.Struct | None = ...,
         filename: _builtins.str = ...,
         chunking_strategy: _vector_store_pb2.ChunkingStrategy | None = ...,
+        document_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "content", b"content", "filename", b"filename", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "content", b"content", "document_id", b"document_id", "filename", b"filename", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,7 +657,7 @@ class DeleteDocumentResponse(_message.Message):
 
     RECEIPT_ID_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
-    """Id of the deletion's record."""
+    """Id of the deletion's receipt: see GetDeletionReceipt."""
     def __init__(
         self,
         *,
@@ -592,6 +670,114 @@ class DeleteDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDocumentResponse: _TypeAlias = DeleteDocumentResponse  # noqa: Y015
+
+@_typing.final
+class RetryDocumentRequest(_message.Message):
+    """Asks for a document that failed to be indexed once more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryDocumentRequest: _TypeAlias = RetryDocumentRequest  # noqa: Y015
+
+@_typing.final
+class ResolveVersionsRequest(_message.Message):
+    """Asks which versions of documents may be shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    vector_store_id: _builtins.str
+    """Their vector store; empty means any, and then the answer's generation and model are empty too."""
+    generation: _builtins.int
+    """The generation of its index; zero means the live one."""
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The documents, at most 1,000; may be none."""
+
+    def __init__(
+        self,
+        *,
+        vector_store_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveVersionsRequest: _TypeAlias = ResolveVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ResolveVersionsResponse(_message.Message):
+    """Which versions of documents may be shown at this instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """The generation resolved: the one asked for, else the live one."""
+    embedding_model: _builtins.str
+    """Model of its vectors."""
+    @_builtins.property
+    def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By document id, the version that searches see. Documents deleted, being deleted, never READY or of another vector
+        store are left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        embedding_model: _builtins.str = ...,
+        versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "generation", b"generation", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveVersionsResponse: _TypeAlias = ResolveVersionsResponse  # noqa: Y015
 
 @_typing.final
 class DownloadDocumentRequest(_message.Message):
@@ -886,6 +1072,7 @@ class DocumentEvent(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The document's id: its events are one run."""
     seq: _builtins.int
@@ -924,6 +1111,10 @@ class DocumentEvent(_message.Message):
     def deleted(self) -> Global___DocumentDeleted:
         """Terminal: the document is DELETED."""
 
+    @_builtins.property
+    def snapshot(self) -> Global___Document:
+        """The document as it is: comes first where the events asked for are not kept any more. Carries the seq it is as of."""
+
     def __init__(
         self,
         *,
@@ -938,16 +1129,75 @@ class DocumentEvent(_message.Message):
         ready: Global___DocumentReady | None = ...,
         failed: Global___DocumentFailure | None = ...,
         deleted: Global___DocumentDeleted | None = ...,
+        snapshot: Global___Document | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "failed", b"failed", "heartbeat", b"heartbeat", "payload", b"payload", "progress", b"progress", "ready", b"ready", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "failed", b"failed", "heartbeat", b"heartbeat", "payload", b"payload", "progress", b"progress", "ready", b"ready", "snapshot", b"snapshot", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "deleted", b"deleted", "failed", b"failed", "heartbeat", b"heartbeat", "path", b"path", "payload", b"payload", "progress", b"progress", "ready", b"ready", "run_id", b"run_id", "seq", b"seq", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "deleted", b"deleted", "failed", b"failed", "heartbeat", b"heartbeat", "path", b"path", "payload", b"payload", "progress", b"progress", "ready", b"ready", "run_id", b"run_id", "seq", b"seq", "snapshot", b"snapshot", "state_changed", b"state_changed", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "progress", "heartbeat", "ready", "failed", "deleted"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "progress", "heartbeat", "ready", "failed", "deleted", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___DocumentEvent: _TypeAlias = DocumentEvent  # noqa: Y015
+
+@_typing.final
+class ListDocumentEventsRequest(_message.Message):
+    """Asks for a document's events up to now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQ_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """Its id."""
+    after_seq: _builtins.int
+    """Only events after this seq; zero means from the first."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1,000; zero means 100."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        after_seq: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_seq", b"after_seq", "document_id", b"document_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDocumentEventsRequest: _TypeAlias = ListDocumentEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListDocumentEventsResponse(_message.Message):
+    """A document's events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LAST_SEQ_FIELD_NUMBER: _builtins.int
+    last_seq: _builtins.int
+    """Seq of the last event there is."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentEvent]:
+        """In order; a snapshot comes first where the events asked for are not kept any more. Ask again with the last seq."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___DocumentEvent] | None = ...,
+        last_seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "last_seq", b"last_seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDocumentEventsResponse: _TypeAlias = ListDocumentEventsResponse  # noqa: Y015
 
 @_typing.final
 class DocumentStateChanged(_message.Message):
@@ -997,22 +1247,28 @@ class DocumentReady(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The version that searches see now."""
     chunk_count: _builtins.int
     """Its chunks."""
     token_count: _builtins.int
     """Its tokens."""
+    @_builtins.property
+    def changes(self) -> Global___ChunkChanges:
+        """What changed in the index."""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         chunk_count: _builtins.int = ...,
         token_count: _builtins.int = ...,
+        changes: Global___ChunkChanges | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "token_count", b"token_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "chunk_count", b"chunk_count", "token_count", b"token_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

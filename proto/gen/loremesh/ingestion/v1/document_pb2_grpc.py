@@ -61,6 +61,16 @@ class DocumentServiceStub:
                 request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentRequest.SerializeToString,
                 response_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.FromString,
                 _registered_method=True)
+        self.RetryDocument = channel.unary_unary(
+                '/loremesh.ingestion.v1.DocumentService/RetryDocument',
+                request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.RetryDocumentRequest.SerializeToString,
+                response_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.FromString,
+                _registered_method=True)
+        self.ResolveVersions = channel.unary_unary(
+                '/loremesh.ingestion.v1.DocumentService/ResolveVersions',
+                request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/loremesh.ingestion.v1.DocumentService/DeleteDocument',
                 request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.DeleteDocumentRequest.SerializeToString,
@@ -91,6 +101,11 @@ class DocumentServiceStub:
                 request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.WatchDocumentRequest.SerializeToString,
                 response_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.DocumentEvent.FromString,
                 _registered_method=True)
+        self.ListDocumentEvents = channel.unary_unary(
+                '/loremesh.ingestion.v1.DocumentService/ListDocumentEvents',
+                request_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsResponse.FromString,
+                _registered_method=True)
 
 
 class DocumentServiceServicer:
@@ -104,8 +119,13 @@ class DocumentServiceServicer:
 
         Over REST the body is one of three, told apart by its content type: `application/json` is an UploadDocumentBody
         with the text itself; `multipart/form-data` has the bytes in the part `file` and parameters in parts of their
-        names; anything else is the file itself, with parameters in the query string. Reasons: DOCUMENT_EMPTY,
-        DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
+        names; anything else is the file itself, with parameters in the query string.
+
+        With `document_id` it replaces the content of that document; the old content stays searchable until the new one is
+        READY, and only chunks that changed are embedded. What is already there is recognised by its bytes:
+        `upload_outcome` in the answer says so. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_EMPTY,
+        DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, DOCUMENT_NOT_FOUND, CHUNKING_STRATEGY_INVALID,
+        ATTRIBUTES_INVALID, QUEUE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,9 +163,26 @@ class DocumentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryDocument(self, request, context):
+        """Indexes a document that FAILED once more, as it is. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_NOT_FOUND,
+        DOCUMENT_STATE_UNSUITABLE for any other state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveVersions(self, request, context):
+        """Says which versions of documents searches may return at this instant. Read-only. No HTTP rule: for the mesh's own
+        services, which ask before they show a passage. Reasons: VECTOR_STORE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDocument(self, request, context):
-        """Deletes a document: from then on no call shows it, and its bytes, chunks and vectors are removed. Idempotent while
-        the deletion runs. Reasons: DOCUMENT_NOT_FOUND.
+        """Deletes a document: from the moment it returns no call shows it, search and chat included; then its bytes, chunks
+        and vectors are removed from every store, and the receipt counts them. Deleting it again returns the same receipt.
+        Reasons: DOCUMENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,6 +221,16 @@ class DocumentServiceServicer:
     def WatchDocument(self, request, context):
         """Streams what happens to a document from `after_seq` on, until it is READY, FAILED or DELETED: the last event is
         terminal. Events are kept, so a stream that was cut is resumed with the last seq seen. Reasons: DOCUMENT_NOT_FOUND.
+        Over REST the `Last-Event-ID` header does the same. Where the events after `after_seq` are not kept any more, a
+        snapshot comes first. Reasons: DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDocumentEvents(self, request, context):
+        """Lists what happened to a document from `after_seq` on, for those who would rather ask than listen. Reasons:
+        DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,6 +264,16 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentRequest.FromString,
                     response_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.SerializeToString,
             ),
+            'RetryDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDocument,
+                    request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.RetryDocumentRequest.FromString,
+                    response_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.SerializeToString,
+            ),
+            'ResolveVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveVersions,
+                    request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsRequest.FromString,
+                    response_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsResponse.SerializeToString,
+            ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
                     request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.DeleteDocumentRequest.FromString,
@@ -246,6 +303,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.WatchDocument,
                     request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.WatchDocumentRequest.FromString,
                     response_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.DocumentEvent.SerializeToString,
+            ),
+            'ListDocumentEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDocumentEvents,
+                    request_deserializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsRequest.FromString,
+                    response_serializer=loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -384,6 +446,60 @@ class DocumentService:
             '/loremesh.ingestion.v1.DocumentService/IndexDocument',
             loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentRequest.SerializeToString,
             loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.ingestion.v1.DocumentService/RetryDocument',
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.RetryDocumentRequest.SerializeToString,
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.IndexDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.ingestion.v1.DocumentService/ResolveVersions',
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsRequest.SerializeToString,
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.ResolveVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -546,6 +662,33 @@ class DocumentService:
             '/loremesh.ingestion.v1.DocumentService/WatchDocument',
             loremesh_dot_ingestion_dot_v1_dot_document__pb2.WatchDocumentRequest.SerializeToString,
             loremesh_dot_ingestion_dot_v1_dot_document__pb2.DocumentEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDocumentEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.ingestion.v1.DocumentService/ListDocumentEvents',
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsRequest.SerializeToString,
+            loremesh_dot_ingestion_dot_v1_dot_document__pb2.ListDocumentEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

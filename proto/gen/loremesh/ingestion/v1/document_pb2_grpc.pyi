@@ -24,8 +24,13 @@ class DocumentServiceStub:
 
     Over REST the body is one of three, told apart by its content type: `application/json` is an UploadDocumentBody
     with the text itself; `multipart/form-data` has the bytes in the part `file` and parameters in parts of their
-    names; anything else is the file itself, with parameters in the query string. Reasons: DOCUMENT_EMPTY,
-    DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
+    names; anything else is the file itself, with parameters in the query string.
+
+    With `document_id` it replaces the content of that document; the old content stays searchable until the new one is
+    READY, and only chunks that changed are embedded. What is already there is recognised by its bytes:
+    `upload_outcome` in the answer says so. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_EMPTY,
+    DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, DOCUMENT_NOT_FOUND, CHUNKING_STRATEGY_INVALID,
+    ATTRIBUTES_INVALID, QUEUE_FULL.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_document_pb2.GetDocumentRequest, _document_pb2.Document]
     """Gets a document. Reasons: DOCUMENT_NOT_FOUND."""
@@ -42,9 +47,18 @@ class DocumentServiceStub:
     searchable until the new one is complete. Reasons: DOCUMENT_NOT_FOUND, DOCUMENT_STATE_UNSUITABLE,
     CHUNKING_STRATEGY_INVALID.
     """
+    RetryDocument: _aio.UnaryUnaryMultiCallable[_document_pb2.RetryDocumentRequest, _document_pb2.IndexDocumentResponse]
+    """Indexes a document that FAILED once more, as it is. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_NOT_FOUND,
+    DOCUMENT_STATE_UNSUITABLE for any other state.
+    """
+    ResolveVersions: _aio.UnaryUnaryMultiCallable[_document_pb2.ResolveVersionsRequest, _document_pb2.ResolveVersionsResponse]
+    """Says which versions of documents searches may return at this instant. Read-only. No HTTP rule: for the mesh's own
+    services, which ask before they show a passage. Reasons: VECTOR_STORE_NOT_FOUND.
+    """
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_document_pb2.DeleteDocumentRequest, _document_pb2.DeleteDocumentResponse]
-    """Deletes a document: from then on no call shows it, and its bytes, chunks and vectors are removed. Idempotent while
-    the deletion runs. Reasons: DOCUMENT_NOT_FOUND.
+    """Deletes a document: from the moment it returns no call shows it, search and chat included; then its bytes, chunks
+    and vectors are removed from every store, and the receipt counts them. Deleting it again returns the same receipt.
+    Reasons: DOCUMENT_NOT_FOUND.
     """
     DownloadDocument: _aio.UnaryStreamMultiCallable[_document_pb2.DownloadDocumentRequest, _httpbody_pb2.HttpBody]
     """Streams a document's bytes as they were uploaded, with their media type. Reasons: DOCUMENT_NOT_FOUND."""
@@ -61,6 +75,12 @@ class DocumentServiceStub:
     WatchDocument: _aio.UnaryStreamMultiCallable[_document_pb2.WatchDocumentRequest, _document_pb2.DocumentEvent]
     """Streams what happens to a document from `after_seq` on, until it is READY, FAILED or DELETED: the last event is
     terminal. Events are kept, so a stream that was cut is resumed with the last seq seen. Reasons: DOCUMENT_NOT_FOUND.
+    Over REST the `Last-Event-ID` header does the same. Where the events after `after_seq` are not kept any more, a
+    snapshot comes first. Reasons: DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
+    """
+    ListDocumentEvents: _aio.UnaryUnaryMultiCallable[_document_pb2.ListDocumentEventsRequest, _document_pb2.ListDocumentEventsResponse]
+    """Lists what happened to a document from `after_seq` on, for those who would rather ask than listen. Reasons:
+    DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
     """
 
 class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -78,8 +98,13 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Over REST the body is one of three, told apart by its content type: `application/json` is an UploadDocumentBody
         with the text itself; `multipart/form-data` has the bytes in the part `file` and parameters in parts of their
-        names; anything else is the file itself, with parameters in the query string. Reasons: DOCUMENT_EMPTY,
-        DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
+        names; anything else is the file itself, with parameters in the query string.
+
+        With `document_id` it replaces the content of that document; the old content stays searchable until the new one is
+        READY, and only chunks that changed are embedded. What is already there is recognised by its bytes:
+        `upload_outcome` in the answer says so. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_EMPTY,
+        DOCUMENT_TOO_LARGE, UPLOAD_MALFORMED, VECTOR_STORE_NOT_FOUND, DOCUMENT_NOT_FOUND, CHUNKING_STRATEGY_INVALID,
+        ATTRIBUTES_INVALID, QUEUE_FULL.
         """
 
     @_abc_1.abstractmethod
@@ -122,13 +147,34 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RetryDocument(
+        self,
+        request: _document_pb2.RetryDocumentRequest,
+        context: _aio.ServicerContext[_document_pb2.RetryDocumentRequest, _abc.Awaitable[_document_pb2.IndexDocumentResponse]],
+    ) -> _abc.Awaitable[_document_pb2.IndexDocumentResponse]:
+        """Indexes a document that FAILED once more, as it is. Idempotent by `Idempotency-Key`. Reasons: DOCUMENT_NOT_FOUND,
+        DOCUMENT_STATE_UNSUITABLE for any other state.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveVersions(
+        self,
+        request: _document_pb2.ResolveVersionsRequest,
+        context: _aio.ServicerContext[_document_pb2.ResolveVersionsRequest, _abc.Awaitable[_document_pb2.ResolveVersionsResponse]],
+    ) -> _abc.Awaitable[_document_pb2.ResolveVersionsResponse]:
+        """Says which versions of documents searches may return at this instant. Read-only. No HTTP rule: for the mesh's own
+        services, which ask before they show a passage. Reasons: VECTOR_STORE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteDocument(
         self,
         request: _document_pb2.DeleteDocumentRequest,
         context: _aio.ServicerContext[_document_pb2.DeleteDocumentRequest, _abc.Awaitable[_document_pb2.DeleteDocumentResponse]],
     ) -> _abc.Awaitable[_document_pb2.DeleteDocumentResponse]:
-        """Deletes a document: from then on no call shows it, and its bytes, chunks and vectors are removed. Idempotent while
-        the deletion runs. Reasons: DOCUMENT_NOT_FOUND.
+        """Deletes a document: from the moment it returns no call shows it, search and chat included; then its bytes, chunks
+        and vectors are removed from every store, and the receipt counts them. Deleting it again returns the same receipt.
+        Reasons: DOCUMENT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -175,6 +221,18 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_document_pb2.DocumentEvent]:
         """Streams what happens to a document from `after_seq` on, until it is READY, FAILED or DELETED: the last event is
         terminal. Events are kept, so a stream that was cut is resumed with the last seq seen. Reasons: DOCUMENT_NOT_FOUND.
+        Over REST the `Last-Event-ID` header does the same. Where the events after `after_seq` are not kept any more, a
+        snapshot comes first. Reasons: DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDocumentEvents(
+        self,
+        request: _document_pb2.ListDocumentEventsRequest,
+        context: _aio.ServicerContext[_document_pb2.ListDocumentEventsRequest, _abc.Awaitable[_document_pb2.ListDocumentEventsResponse]],
+    ) -> _abc.Awaitable[_document_pb2.ListDocumentEventsResponse]:
+        """Lists what happened to a document from `after_seq` on, for those who would rather ask than listen. Reasons:
+        DOCUMENT_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
         """
 
 def add_DocumentServiceServicer_to_server(servicer: DocumentServiceServicer, server: _aio.Server) -> None: ...

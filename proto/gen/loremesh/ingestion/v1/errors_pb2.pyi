@@ -66,6 +66,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SPAN_OUT_OF_RANGE: _ErrorReason.ValueType  # 17
     """A character span lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 18
+    """The tenant has as many documents waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
+    `limit`.
+    """
+    ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 19
+    """No job has this id. NOT_FOUND; metadata `job_id`."""
+    ERROR_REASON_JOB_NOT_DEAD: _ErrorReason.ValueType  # 20
+    """The job is not dead, so there is nothing to replay. FAILED_PRECONDITION; metadata `job_id`, `state`."""
+    ERROR_REASON_DELETION_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """No deletion has this id. NOT_FOUND; metadata `receipt_id`."""
+    ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """The vector store has no such generation. NOT_FOUND; metadata `vector_store_id`, `generation`."""
+    ERROR_REASON_GENERATION_STATE_UNSUITABLE: _ErrorReason.ValueType  # 23
+    """The generation is still being built, or is the live one, so this cannot be done. FAILED_PRECONDITION; metadata
+    `vector_store_id`, `generation`, `state`.
+    """
+    ERROR_REASON_GENERATION_ALREADY_EXISTS: _ErrorReason.ValueType  # 24
+    """The vector store has a generation beside the live one already. FAILED_PRECONDITION; metadata `vector_store_id`,
+    `generation`.
+    """
+    ERROR_REASON_RECONCILIATION_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """No reconciliation has this id. NOT_FOUND; metadata `reconciliation_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the ingestion service refuses a call or fails a document, beside `loremesh.common.v1.ErrorReason`. Those about a
@@ -116,4 +138,26 @@ ERROR_REASON_CHUNKING_STRATEGY_INVALID: ErrorReason.ValueType  # 16
 """
 ERROR_REASON_SPAN_OUT_OF_RANGE: ErrorReason.ValueType  # 17
 """A character span lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 18
+"""The tenant has as many documents waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
+`limit`.
+"""
+ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 19
+"""No job has this id. NOT_FOUND; metadata `job_id`."""
+ERROR_REASON_JOB_NOT_DEAD: ErrorReason.ValueType  # 20
+"""The job is not dead, so there is nothing to replay. FAILED_PRECONDITION; metadata `job_id`, `state`."""
+ERROR_REASON_DELETION_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 21
+"""No deletion has this id. NOT_FOUND; metadata `receipt_id`."""
+ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 22
+"""The vector store has no such generation. NOT_FOUND; metadata `vector_store_id`, `generation`."""
+ERROR_REASON_GENERATION_STATE_UNSUITABLE: ErrorReason.ValueType  # 23
+"""The generation is still being built, or is the live one, so this cannot be done. FAILED_PRECONDITION; metadata
+`vector_store_id`, `generation`, `state`.
+"""
+ERROR_REASON_GENERATION_ALREADY_EXISTS: ErrorReason.ValueType  # 24
+"""The vector store has a generation beside the live one already. FAILED_PRECONDITION; metadata `vector_store_id`,
+`generation`.
+"""
+ERROR_REASON_RECONCILIATION_NOT_FOUND: ErrorReason.ValueType  # 25
+"""No reconciliation has this id. NOT_FOUND; metadata `reconciliation_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -111,6 +111,7 @@ class VectorStore(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: 1 to 63 lower-case letters, digits and hyphens, starting with a letter or digit. On create, empty means one is made."""
     display_name: _builtins.str
@@ -118,11 +119,13 @@ class VectorStore(_message.Message):
     description: _builtins.str
     """What it holds, at most 2,000 characters."""
     embedding_model: _builtins.str
-    """Dense model of its vectors; empty on create means the embedding service's default. Never changes."""
+    """Dense model of its vectors; empty on create means the embedding service's default. Changes with the generation only."""
     document_count: _builtins.int
     """Documents in it, those being deleted left out. Output only."""
     etag: _builtins.str
     """Changes with every update; send it back to update only what was read."""
+    generation: _builtins.int
+    """The generation of its index that searches see, from 1. Output only."""
     @_builtins.property
     def chunking_strategy(self) -> Global___ChunkingStrategy:
         """How its documents are cut, unless an upload says otherwise."""
@@ -152,10 +155,11 @@ class VectorStore(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "document_count", b"document_count", "embedding_model", b"embedding_model", "etag", b"etag", "id", b"id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "chunking_strategy", b"chunking_strategy", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "document_count", b"document_count", "embedding_model", b"embedding_model", "etag", b"etag", "generation", b"generation", "id", b"id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

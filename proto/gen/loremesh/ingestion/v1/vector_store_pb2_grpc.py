@@ -90,7 +90,7 @@ class VectorStoreServiceServicer:
 
     def UpdateVectorStore(self, request, context):
         """Updates name, description, attributes or chunking strategy; a changed strategy applies to documents indexed from
-        then on. The embedding model cannot be changed. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
+        then on. For another embedding model, or to have everything cut anew, see IndexGenerationService. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
         CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

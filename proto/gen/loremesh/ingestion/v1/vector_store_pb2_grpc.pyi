@@ -26,7 +26,7 @@ class VectorStoreServiceStub:
     """Lists vector stores, newest first. Reasons: PAGE_TOKEN_INVALID."""
     UpdateVectorStore: _aio.UnaryUnaryMultiCallable[_vector_store_pb2.UpdateVectorStoreRequest, _vector_store_pb2.VectorStore]
     """Updates name, description, attributes or chunking strategy; a changed strategy applies to documents indexed from
-    then on. The embedding model cannot be changed. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
+    then on. For another embedding model, or to have everything cut anew, see IndexGenerationService. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
     CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
     """
     DeleteVectorStore: _aio.UnaryUnaryMultiCallable[_vector_store_pb2.DeleteVectorStoreRequest, _vector_store_pb2.DeleteVectorStoreResponse]
@@ -70,7 +70,7 @@ class VectorStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_vector_store_pb2.UpdateVectorStoreRequest, _abc.Awaitable[_vector_store_pb2.VectorStore]],
     ) -> _abc.Awaitable[_vector_store_pb2.VectorStore]:
         """Updates name, description, attributes or chunking strategy; a changed strategy applies to documents indexed from
-        then on. The embedding model cannot be changed. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
+        then on. For another embedding model, or to have everything cut anew, see IndexGenerationService. Reasons: VECTOR_STORE_NOT_FOUND, ETAG_MISMATCH,
         CHUNKING_STRATEGY_INVALID, ATTRIBUTES_INVALID.
         """
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"loremesh/retrieval/v1/errors.proto\x12\x15loremesh.retrieval.v1*\xef\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\'\n#ERROR_REASON_VECTOR_STORE_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_REASON_QUERY_EMPTY\x10\x02\x12#\n\x1f\x45RROR_REASON_DIMENSION_MISMATCH\x10\x03\x12,\n(ERROR_REASON_EMBEDDING_MODEL_UNAVAILABLE\x10\x05\x12(\n$ERROR_REASON_SCORE_THRESHOLD_INVALID\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"loremesh/retrieval/v1/errors.proto\x12\x15loremesh.retrieval.v1*\xbc\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\'\n#ERROR_REASON_VECTOR_STORE_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_REASON_QUERY_EMPTY\x10\x02\x12#\n\x1f\x45RROR_REASON_DIMENSION_MISMATCH\x10\x03\x12,\n(ERROR_REASON_EMBEDDING_MODEL_UNAVAILABLE\x10\x05\x12(\n$ERROR_REASON_SCORE_THRESHOLD_INVALID\x10\x04\x12%\n!ERROR_REASON_GENERATION_NOT_FOUND\x10\x06\x12$\n ERROR_REASON_GENERATION_CHANGING\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loremesh.retrieval.v1.error
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=62
-  _globals['_ERRORREASON']._serialized_end=301
+  _globals['_ERRORREASON']._serialized_end=378
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SCORE_THRESHOLD_INVALID: _ErrorReason.ValueType  # 4
     """`score_threshold` is not a finite number. INVALID_ARGUMENT; field `score_threshold`."""
+    ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 6
+    """The vector store has no such generation. NOT_FOUND; metadata `vector_store_id`, `generation`."""
+    ERROR_REASON_GENERATION_CHANGING: _ErrorReason.ValueType  # 7
+    """The vector store is being switched to another generation more often than a search can follow. UNAVAILABLE; try again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the retrieval service refuses or fails a call, beside `loremesh.common.v1.ErrorReason`."""
@@ -54,4 +58,8 @@ FAILED_PRECONDITION; metadata `model`.
 """
 ERROR_REASON_SCORE_THRESHOLD_INVALID: ErrorReason.ValueType  # 4
 """`score_threshold` is not a finite number. INVALID_ARGUMENT; field `score_threshold`."""
+ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 6
+"""The vector store has no such generation. NOT_FOUND; metadata `vector_store_id`, `generation`."""
+ERROR_REASON_GENERATION_CHANGING: ErrorReason.ValueType  # 7
+"""The vector store is being switched to another generation more often than a search can follow. UNAVAILABLE; try again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

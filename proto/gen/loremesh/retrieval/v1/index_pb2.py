@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!loremesh/retrieval/v1/index.proto\x12\x15loremesh.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xed\x02\n\x0cIndexedChunk\x12\x1a\n\x08\x63hunk_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\x0b\x64ocument_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12!\n\x10\x64ocument_version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x16\n\x05index\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\r\n\x05title\x18\x05 \x01(\t\x12\x14\n\x07\x63ontent\x18\x06 \x01(\tB\x03\x80\x01\x01\x12+\n\nattributes\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\t \x01(\x03\x12\x10\n\x08\x65nd_char\x18\n \x01(\x03\x12\x14\n\x0cheading_path\x18\x0b \x03(\t\x12\r\n\x05\x64\x65nse\x18\x0c \x03(\x02\x12\x16\n\x0esparse_indices\x18\r \x03(\r\x12\x15\n\rsparse_values\x18\x0e \x03(\x02\x42\x07\n\x05_page\"\xbf\x01\n\x13UpsertChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1d\n\tdimension\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80@(\x01\x12@\n\x06\x63hunks\x18\x04 \x03(\x0b\x32#.loremesh.retrieval.v1.IndexedChunkB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\".\n\x14UpsertChunksResponse\x12\x16\n\x0eupserted_count\x18\x01 \x01(\x05\"\x9d\x01\n\x13\x44\x65leteChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1c\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0e\x62\x65\x66ore_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"-\n\x14\x44\x65leteChunksResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x03\"\xc6\x01\n\x1fUpdateDocumentAttributesRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1e\n\x0b\x64ocument_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\r\n\x05title\x18\x04 \x01(\t\x12+\n\nattributes\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\"\"\n UpdateDocumentAttributesResponse\"\x9e\x01\n\x12\x43ountChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1c\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10\x64ocument_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"$\n\x13\x43ountChunksResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x32\xd4\x03\n\x0cIndexService\x12g\n\x0cUpsertChunks\x12*.loremesh.retrieval.v1.UpsertChunksRequest\x1a+.loremesh.retrieval.v1.UpsertChunksResponse\x12g\n\x0c\x44\x65leteChunks\x12*.loremesh.retrieval.v1.DeleteChunksRequest\x1a+.loremesh.retrieval.v1.DeleteChunksResponse\x12\x8b\x01\n\x18UpdateDocumentAttributes\x12\x36.loremesh.retrieval.v1.UpdateDocumentAttributesRequest\x1a\x37.loremesh.retrieval.v1.UpdateDocumentAttributesResponse\x12\x64\n\x0b\x43ountChunks\x12).loremesh.retrieval.v1.CountChunksRequest\x1a*.loremesh.retrieval.v1.CountChunksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!loremesh/retrieval/v1/index.proto\x12\x15loremesh.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xed\x02\n\x0cIndexedChunk\x12\x1a\n\x08\x63hunk_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1e\n\x0b\x64ocument_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12!\n\x10\x64ocument_version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x16\n\x05index\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\r\n\x05title\x18\x05 \x01(\t\x12\x14\n\x07\x63ontent\x18\x06 \x01(\tB\x03\x80\x01\x01\x12+\n\nattributes\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\t \x01(\x03\x12\x10\n\x08\x65nd_char\x18\n \x01(\x03\x12\x14\n\x0cheading_path\x18\x0b \x03(\t\x12\r\n\x05\x64\x65nse\x18\x0c \x03(\x02\x12\x16\n\x0esparse_indices\x18\r \x03(\r\x12\x15\n\rsparse_values\x18\x0e \x03(\x02\x42\x07\n\x05_page\"\xdc\x01\n\x13UpsertChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1d\n\tdimension\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80@(\x01\x12@\n\x06\x63hunks\x18\x04 \x03(\x0b\x32#.loremesh.retrieval.v1.IndexedChunkB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\x12\x1b\n\ngeneration\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\".\n\x14UpsertChunksResponse\x12\x16\n\x0eupserted_count\x18\x01 \x01(\x05\"\xba\x01\n\x13\x44\x65leteChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1c\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\x0e\x62\x65\x66ore_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\ngeneration\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"-\n\x14\x44\x65leteChunksResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x03\"\xe3\x01\n\x1fUpdateDocumentAttributesRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1e\n\x0b\x64ocument_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\r\n\x05title\x18\x04 \x01(\t\x12+\n\nattributes\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1b\n\ngeneration\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\"\n UpdateDocumentAttributesResponse\"\xbb\x01\n\x12\x43ountChunksRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x0f\x65mbedding_model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1c\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12!\n\x10\x64ocument_version\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1b\n\ngeneration\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"$\n\x13\x43ountChunksResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"\xa5\x01\n\x16GetChunkVectorsRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\ngeneration\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12#\n\x0f\x65mbedding_model\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12%\n\tchunk_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xf4\x03\"\x05r\x03\xb0\x01\x01\"O\n\x17GetChunkVectorsResponse\x12\x34\n\x07vectors\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.ChunkVectors\"^\n\x0c\x43hunkVectors\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\r\n\x05\x64\x65nse\x18\x02 \x03(\x02\x12\x16\n\x0esparse_indices\x18\x03 \x03(\r\x12\x15\n\rsparse_values\x18\x04 \x03(\x02\"\x82\x01\n\x1aListIndexedVersionsRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\ngeneration\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12#\n\x0f\x65mbedding_model\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\"V\n\x1bListIndexedVersionsResponse\x12\x37\n\x08versions\x18\x01 \x03(\x0b\x32%.loremesh.retrieval.v1.IndexedVersion\"T\n\x0eIndexedVersion\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x18\n\x10\x64ocument_version\x18\x02 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x03 \x01(\x03\x32\xc6\x05\n\x0cIndexService\x12g\n\x0cUpsertChunks\x12*.loremesh.retrieval.v1.UpsertChunksRequest\x1a+.loremesh.retrieval.v1.UpsertChunksResponse\x12g\n\x0c\x44\x65leteChunks\x12*.loremesh.retrieval.v1.DeleteChunksRequest\x1a+.loremesh.retrieval.v1.DeleteChunksResponse\x12\x8b\x01\n\x18UpdateDocumentAttributes\x12\x36.loremesh.retrieval.v1.UpdateDocumentAttributesRequest\x1a\x37.loremesh.retrieval.v1.UpdateDocumentAttributesResponse\x12\x64\n\x0b\x43ountChunks\x12).loremesh.retrieval.v1.CountChunksRequest\x1a*.loremesh.retrieval.v1.CountChunksResponse\x12p\n\x0fGetChunkVectors\x12-.loremesh.retrieval.v1.GetChunkVectorsRequest\x1a..loremesh.retrieval.v1.GetChunkVectorsResponse\x12~\n\x13ListIndexedVersions\x12\x31.loremesh.retrieval.v1.ListIndexedVersionsRequest\x1a\x32.loremesh.retrieval.v1.ListIndexedVersionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSERTCHUNKSREQUEST'].fields_by_name['dimension']._serialized_options = b'\272H\007\032\005\030\200@(\001'
   _globals['_UPSERTCHUNKSREQUEST'].fields_by_name['chunks']._loaded_options = None
   _globals['_UPSERTCHUNKSREQUEST'].fields_by_name['chunks']._serialized_options = b'\272H\010\222\001\005\010\001\020\364\003'
+  _globals['_UPSERTCHUNKSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_UPSERTCHUNKSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['embedding_model']._loaded_options = None
@@ -59,12 +61,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['document_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['before_version']._loaded_options = None
   _globals['_DELETECHUNKSREQUEST'].fields_by_name['before_version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_DELETECHUNKSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_DELETECHUNKSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['embedding_model']._loaded_options = None
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['embedding_model']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['document_id']._loaded_options = None
   _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['document_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['embedding_model']._loaded_options = None
@@ -73,24 +79,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['document_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['document_version']._loaded_options = None
   _globals['_COUNTCHUNKSREQUEST'].fields_by_name['document_version']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_COUNTCHUNKSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_COUNTCHUNKSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['embedding_model']._loaded_options = None
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['embedding_model']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['chunk_ids']._loaded_options = None
+  _globals['_GETCHUNKVECTORSREQUEST'].fields_by_name['chunk_ids']._serialized_options = b'\272H\017\222\001\014\010\001\020\364\003\"\005r\003\260\001\001'
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['embedding_model']._loaded_options = None
+  _globals['_LISTINDEXEDVERSIONSREQUEST'].fields_by_name['embedding_model']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_INDEXEDCHUNK']._serialized_start=120
   _globals['_INDEXEDCHUNK']._serialized_end=485
   _globals['_UPSERTCHUNKSREQUEST']._serialized_start=488
-  _globals['_UPSERTCHUNKSREQUEST']._serialized_end=679
-  _globals['_UPSERTCHUNKSRESPONSE']._serialized_start=681
-  _globals['_UPSERTCHUNKSRESPONSE']._serialized_end=727
-  _globals['_DELETECHUNKSREQUEST']._serialized_start=730
-  _globals['_DELETECHUNKSREQUEST']._serialized_end=887
-  _globals['_DELETECHUNKSRESPONSE']._serialized_start=889
-  _globals['_DELETECHUNKSRESPONSE']._serialized_end=934
-  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_start=937
-  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_end=1135
-  _globals['_UPDATEDOCUMENTATTRIBUTESRESPONSE']._serialized_start=1137
-  _globals['_UPDATEDOCUMENTATTRIBUTESRESPONSE']._serialized_end=1171
-  _globals['_COUNTCHUNKSREQUEST']._serialized_start=1174
-  _globals['_COUNTCHUNKSREQUEST']._serialized_end=1332
-  _globals['_COUNTCHUNKSRESPONSE']._serialized_start=1334
-  _globals['_COUNTCHUNKSRESPONSE']._serialized_end=1370
-  _globals['_INDEXSERVICE']._serialized_start=1373
-  _globals['_INDEXSERVICE']._serialized_end=1841
+  _globals['_UPSERTCHUNKSREQUEST']._serialized_end=708
+  _globals['_UPSERTCHUNKSRESPONSE']._serialized_start=710
+  _globals['_UPSERTCHUNKSRESPONSE']._serialized_end=756
+  _globals['_DELETECHUNKSREQUEST']._serialized_start=759
+  _globals['_DELETECHUNKSREQUEST']._serialized_end=945
+  _globals['_DELETECHUNKSRESPONSE']._serialized_start=947
+  _globals['_DELETECHUNKSRESPONSE']._serialized_end=992
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_start=995
+  _globals['_UPDATEDOCUMENTATTRIBUTESREQUEST']._serialized_end=1222
+  _globals['_UPDATEDOCUMENTATTRIBUTESRESPONSE']._serialized_start=1224
+  _globals['_UPDATEDOCUMENTATTRIBUTESRESPONSE']._serialized_end=1258
+  _globals['_COUNTCHUNKSREQUEST']._serialized_start=1261
+  _globals['_COUNTCHUNKSREQUEST']._serialized_end=1448
+  _globals['_COUNTCHUNKSRESPONSE']._serialized_start=1450
+  _globals['_COUNTCHUNKSRESPONSE']._serialized_end=1486
+  _globals['_GETCHUNKVECTORSREQUEST']._serialized_start=1489
+  _globals['_GETCHUNKVECTORSREQUEST']._serialized_end=1654
+  _globals['_GETCHUNKVECTORSRESPONSE']._serialized_start=1656
+  _globals['_GETCHUNKVECTORSRESPONSE']._serialized_end=1735
+  _globals['_CHUNKVECTORS']._serialized_start=1737
+  _globals['_CHUNKVECTORS']._serialized_end=1831
+  _globals['_LISTINDEXEDVERSIONSREQUEST']._serialized_start=1834
+  _globals['_LISTINDEXEDVERSIONSREQUEST']._serialized_end=1964
+  _globals['_LISTINDEXEDVERSIONSRESPONSE']._serialized_start=1966
+  _globals['_LISTINDEXEDVERSIONSRESPONSE']._serialized_end=2052
+  _globals['_INDEXEDVERSION']._serialized_start=2054
+  _globals['_INDEXEDVERSION']._serialized_end=2138
+  _globals['_INDEXSERVICE']._serialized_start=2141
+  _globals['_INDEXSERVICE']._serialized_end=2851
 # @@protoc_insertion_point(module_scope)

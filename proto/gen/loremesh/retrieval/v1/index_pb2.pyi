@@ -115,12 +115,15 @@ class UpsertChunksRequest(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     vector_store_id: _builtins.str
     """The vector store they belong to."""
     embedding_model: _builtins.str
     """The model of the dense vectors."""
     dimension: _builtins.int
     """Length of the dense vectors."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexedChunk]:
         """1 to 500 chunks."""
@@ -132,10 +135,11 @@ class UpsertChunksRequest(_message.Message):
         embedding_model: _builtins.str = ...,
         dimension: _builtins.int = ...,
         chunks: _abc.Iterable[Global___IndexedChunk] | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "dimension", b"dimension", "embedding_model", b"embedding_model", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "dimension", b"dimension", "embedding_model", b"embedding_model", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,6 +177,7 @@ class DeleteChunksRequest(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     BEFORE_VERSION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     vector_store_id: _builtins.str
     """The vector store."""
     embedding_model: _builtins.str
@@ -181,6 +186,8 @@ class DeleteChunksRequest(_message.Message):
     """Only chunks of this document; empty means the whole vector store."""
     before_version: _builtins.int
     """Only versions before this one; zero means every version."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
     def __init__(
         self,
         *,
@@ -188,10 +195,11 @@ class DeleteChunksRequest(_message.Message):
         embedding_model: _builtins.str = ...,
         document_id: _builtins.str = ...,
         before_version: _builtins.int = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_version", b"before_version", "document_id", b"document_id", "embedding_model", b"embedding_model", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_version", b"before_version", "document_id", b"document_id", "embedding_model", b"embedding_model", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,6 +238,7 @@ class UpdateDocumentAttributesRequest(_message.Message):
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     vector_store_id: _builtins.str
     """The vector store."""
     embedding_model: _builtins.str
@@ -238,6 +247,8 @@ class UpdateDocumentAttributesRequest(_message.Message):
     """The document."""
     title: _builtins.str
     """Its title."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
         """Its attributes, whole."""
@@ -250,10 +261,11 @@ class UpdateDocumentAttributesRequest(_message.Message):
         document_id: _builtins.str = ...,
         title: _builtins.str = ...,
         attributes: _struct_pb2.Struct | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "document_id", b"document_id", "embedding_model", b"embedding_model", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "document_id", b"document_id", "embedding_model", b"embedding_model", "generation", b"generation", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -286,6 +298,7 @@ class CountChunksRequest(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     DOCUMENT_VERSION_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     vector_store_id: _builtins.str
     """The vector store."""
     embedding_model: _builtins.str
@@ -294,6 +307,8 @@ class CountChunksRequest(_message.Message):
     """Only this document; empty means all."""
     document_version: _builtins.int
     """Only this version of it; zero means all."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
     def __init__(
         self,
         *,
@@ -301,10 +316,11 @@ class CountChunksRequest(_message.Message):
         embedding_model: _builtins.str = ...,
         document_id: _builtins.str = ...,
         document_version: _builtins.int = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "document_version", b"document_version", "embedding_model", b"embedding_model", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "document_version", b"document_version", "embedding_model", b"embedding_model", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,3 +347,187 @@ class CountChunksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CountChunksResponse: _TypeAlias = CountChunksResponse  # noqa: Y015
+
+@_typing.final
+class GetChunkVectorsRequest(_message.Message):
+    """Asks for the vectors of chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    CHUNK_IDS_FIELD_NUMBER: _builtins.int
+    vector_store_id: _builtins.str
+    """The vector store."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
+    embedding_model: _builtins.str
+    """The model whose index holds them."""
+    @_builtins.property
+    def chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 500 chunks."""
+
+    def __init__(
+        self,
+        *,
+        vector_store_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        embedding_model: _builtins.str = ...,
+        chunk_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_ids", b"chunk_ids", "embedding_model", b"embedding_model", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunkVectorsRequest: _TypeAlias = GetChunkVectorsRequest  # noqa: Y015
+
+@_typing.final
+class GetChunkVectorsResponse(_message.Message):
+    """Vectors of chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkVectors]:
+        """Those that are there, in no order."""
+
+    def __init__(
+        self,
+        *,
+        vectors: _abc.Iterable[Global___ChunkVectors] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunkVectorsResponse: _TypeAlias = GetChunkVectorsResponse  # noqa: Y015
+
+@_typing.final
+class ChunkVectors(_message.Message):
+    """A chunk's vectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    DENSE_FIELD_NUMBER: _builtins.int
+    SPARSE_INDICES_FIELD_NUMBER: _builtins.int
+    SPARSE_VALUES_FIELD_NUMBER: _builtins.int
+    chunk_id: _builtins.str
+    """The chunk."""
+    @_builtins.property
+    def dense(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Dense vector, of unit length."""
+
+    @_builtins.property
+    def sparse_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Term ids of the sparse vector, strictly increasing."""
+
+    @_builtins.property
+    def sparse_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Weights of the terms."""
+
+    def __init__(
+        self,
+        *,
+        chunk_id: _builtins.str = ...,
+        dense: _abc.Iterable[_builtins.float] | None = ...,
+        sparse_indices: _abc.Iterable[_builtins.int] | None = ...,
+        sparse_values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "dense", b"dense", "sparse_indices", b"sparse_indices", "sparse_values", b"sparse_values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkVectors: _TypeAlias = ChunkVectors  # noqa: Y015
+
+@_typing.final
+class ListIndexedVersionsRequest(_message.Message):
+    """Asks what the index of a vector store holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    vector_store_id: _builtins.str
+    """The vector store."""
+    generation: _builtins.int
+    """The generation of its index, from 1; zero means 1."""
+    embedding_model: _builtins.str
+    """The model whose index it is."""
+    def __init__(
+        self,
+        *,
+        vector_store_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        embedding_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "generation", b"generation", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIndexedVersionsRequest: _TypeAlias = ListIndexedVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListIndexedVersionsResponse(_message.Message):
+    """A part of what the index holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexedVersion]:
+        """Versions of documents, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___IndexedVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIndexedVersionsResponse: _TypeAlias = ListIndexedVersionsResponse  # noqa: Y015
+
+@_typing.final
+class IndexedVersion(_message.Message):
+    """A version of a document in the index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_VERSION_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """The document."""
+    document_version: _builtins.int
+    """Its version."""
+    chunk_count: _builtins.int
+    """How many of its chunks there are."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        document_version: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "document_id", b"document_id", "document_version", b"document_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexedVersion: _TypeAlias = IndexedVersion  # noqa: Y015

@@ -56,6 +56,16 @@ class IndexServiceStub:
                 request_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksRequest.SerializeToString,
                 response_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksResponse.FromString,
                 _registered_method=True)
+        self.GetChunkVectors = channel.unary_unary(
+                '/loremesh.retrieval.v1.IndexService/GetChunkVectors',
+                request_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsResponse.FromString,
+                _registered_method=True)
+        self.ListIndexedVersions = channel.unary_stream(
+                '/loremesh.retrieval.v1.IndexService/ListIndexedVersions',
+                request_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class IndexServiceServicer:
@@ -93,6 +103,23 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetChunkVectors(self, request, context):
+        """Reads the vectors of chunks, so that a new version need not embed again what did not change. Chunks that are not
+        there are left out. Read-only. No HTTP rule: internal to the mesh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIndexedVersions(self, request, context):
+        """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
+        document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
+        internal to the mesh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +142,16 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.CountChunks,
                     request_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksRequest.FromString,
                     response_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksResponse.SerializeToString,
+            ),
+            'GetChunkVectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetChunkVectors,
+                    request_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsRequest.FromString,
+                    response_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsResponse.SerializeToString,
+            ),
+            'ListIndexedVersions': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListIndexedVersions,
+                    request_deserializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsRequest.FromString,
+                    response_serializer=loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,6 +264,60 @@ class IndexService:
             '/loremesh.retrieval.v1.IndexService/CountChunks',
             loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksRequest.SerializeToString,
             loremesh_dot_retrieval_dot_v1_dot_index__pb2.CountChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChunkVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.retrieval.v1.IndexService/GetChunkVectors',
+            loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsRequest.SerializeToString,
+            loremesh_dot_retrieval_dot_v1_dot_index__pb2.GetChunkVectorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIndexedVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/loremesh.retrieval.v1.IndexService/ListIndexedVersions',
+            loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsRequest.SerializeToString,
+            loremesh_dot_retrieval_dot_v1_dot_index__pb2.ListIndexedVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

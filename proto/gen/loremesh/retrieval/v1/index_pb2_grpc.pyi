@@ -30,6 +30,15 @@ class IndexServiceStub:
     """Counts chunks by document and version, so that a writer can check what it wrote. Read-only. No HTTP rule: internal
     to the mesh.
     """
+    GetChunkVectors: _aio.UnaryUnaryMultiCallable[_index_pb2.GetChunkVectorsRequest, _index_pb2.GetChunkVectorsResponse]
+    """Reads the vectors of chunks, so that a new version need not embed again what did not change. Chunks that are not
+    there are left out. Read-only. No HTTP rule: internal to the mesh.
+    """
+    ListIndexedVersions: _aio.UnaryStreamMultiCallable[_index_pb2.ListIndexedVersionsRequest, _index_pb2.ListIndexedVersionsResponse]
+    """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
+    document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
+    internal to the mesh.
+    """
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes the search index. For the mesh's own services: the gateway does not route it, since a document's chunks are
@@ -70,6 +79,27 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_index_pb2.CountChunksResponse]:
         """Counts chunks by document and version, so that a writer can check what it wrote. Read-only. No HTTP rule: internal
         to the mesh.
+        """
+
+    @_abc_1.abstractmethod
+    def GetChunkVectors(
+        self,
+        request: _index_pb2.GetChunkVectorsRequest,
+        context: _aio.ServicerContext[_index_pb2.GetChunkVectorsRequest, _abc.Awaitable[_index_pb2.GetChunkVectorsResponse]],
+    ) -> _abc.Awaitable[_index_pb2.GetChunkVectorsResponse]:
+        """Reads the vectors of chunks, so that a new version need not embed again what did not change. Chunks that are not
+        there are left out. Read-only. No HTTP rule: internal to the mesh.
+        """
+
+    @_abc_1.abstractmethod
+    def ListIndexedVersions(
+        self,
+        request: _index_pb2.ListIndexedVersionsRequest,
+        context: _aio.ServicerContext[_index_pb2.ListIndexedVersionsRequest, _abc.AsyncIterator[_index_pb2.ListIndexedVersionsResponse]],
+    ) -> _abc.AsyncIterator[_index_pb2.ListIndexedVersionsResponse]:
+        """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
+        document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
+        internal to the mesh.
         """
 
 def add_IndexServiceServicer_to_server(servicer: IndexServiceServicer, server: _aio.Server) -> None: ...

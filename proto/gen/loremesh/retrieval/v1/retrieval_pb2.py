@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from loremesh.common.v1 import filter_pb2 as loremesh_dot_common_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%loremesh/retrieval/v1/retrieval.proto\x12\x15loremesh.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1floremesh/common/v1/filter.proto\"\xbb\x01\n\x0eRankingOptions\x12\x37\n\x06\x66usion\x18\x01 \x01(\x0e\x32\x1d.loremesh.retrieval.v1.FusionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06rerank\x18\x02 \x01(\x08\x12\x1e\n\x0crerank_model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12*\n\x11rerank_candidates\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_rerank_candidates\"\xc7\x04\n\rSearchRequest\x12[\n\x05query\x18\x01 \x01(\tBL\x80\x01\x01\xbaHFr\x03\x18\xc0>\xba\x01>\n\x0bQUERY_EMPTY\x12\x17query must not be empty\x1a\x16this.matches(\'[^\\\\s]\')\x12 \n\x0fvector_store_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12i\n\x05top_k\x18\x03 \x01(\x05\x42U\xbaHR\xba\x01O\n\x12TOP_K_OUT_OF_RANGE\x12\x1ftop_k must be between 1 and 100\x1a\x18this >= 1 && this <= 100H\x00\x88\x01\x01\x12\x86\x01\n\x0fscore_threshold\x18\x04 \x01(\x01\x42h\xbaHe\xba\x01\x62\n\x17SCORE_THRESHOLD_INVALID\x12\'score_threshold must be a finite number\x1a\x1e!this.isNan() && !this.isInf()H\x01\x88\x01\x01\x12*\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1a.loremesh.common.v1.Filter\x12\x39\n\x04mode\x18\x06 \x01(\x0e\x32!.loremesh.retrieval.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0franking_options\x18\x07 \x01(\x0b\x32%.loremesh.retrieval.v1.RankingOptionsB\x08\n\x06_top_kB\x12\n\x10_score_threshold\"F\n\x0eSearchResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\"\xa1\x02\n\x0cSearchResult\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x14\n\x07\x63ontent\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05score\x18\x05 \x01(\x01\x12+\n\nattributes\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\x08 \x01(\x03\x12\x10\n\x08\x65nd_char\x18\t \x01(\x03\x12\x14\n\x0cheading_path\x18\n \x03(\t\x12\x18\n\x10\x64ocument_version\x18\x0b \x01(\x03\x12\x17\n\x0fvector_store_id\x18\x0c \x01(\tB\x07\n\x05_page\"w\n\x14\x45xplainSearchRequest\x12<\n\x06search\x18\x01 \x01(\x0b\x32$.loremesh.retrieval.v1.SearchRequestB\x06\xbaH\x03\xc8\x01\x01\x12!\n\tchunk_ids\x18\x02 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18@\"\xba\x01\n\x15\x45xplainSearchResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\x12\x32\n\x06stages\x18\x02 \x03(\x0b\x32\".loremesh.retrieval.v1.SearchStage\x12\x37\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\'.loremesh.retrieval.v1.ChunkExplanation\"k\n\x0bSearchStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x12\x39\n\ncandidates\x18\x03 \x03(\x0b\x32%.loremesh.retrieval.v1.StageCandidate\"?\n\x0eStageCandidate\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"\x9d\x01\n\x10\x43hunkExplanation\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.loremesh.retrieval.v1.ChunkOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x31\n\x06scores\x18\x04 \x03(\x0b\x32!.loremesh.retrieval.v1.StageScore\"8\n\nStageScore\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x03*A\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46USION_DBSF\x10\x01\x12\x0e\n\nFUSION_RRF\x10\x02*\xed\x01\n\x0c\x43hunkOutcome\x12\x1d\n\x19\x43HUNK_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HUNK_OUTCOME_RETURNED\x10\x01\x12\x1d\n\x19\x43HUNK_OUTCOME_NOT_INDEXED\x10\x02\x12\x1e\n\x1a\x43HUNK_OUTCOME_FILTERED_OUT\x10\x03\x12!\n\x1d\x43HUNK_OUTCOME_NOT_A_CANDIDATE\x10\x04\x12\x1d\n\x19\x43HUNK_OUTCOME_BELOW_TOP_K\x10\x05\x12!\n\x1d\x43HUNK_OUTCOME_BELOW_THRESHOLD\x10\x06\x32\xc5\x02\n\x10RetrievalService\x12\x96\x01\n\x06Search\x12$.loremesh.retrieval.v1.SearchRequest\x1a%.loremesh.retrieval.v1.SearchResponse\"?\x82\xd3\xe4\x93\x02\x39\"\x18/api/v1/documents/search:\x01*Z\x1a\x12\x18/api/v1/documents/search\x12\x97\x01\n\rExplainSearch\x12+.loremesh.retrieval.v1.ExplainSearchRequest\x1a,.loremesh.retrieval.v1.ExplainSearchResponse\"+\x82\xd3\xe4\x93\x02%\" /api/v1/documents/search/explain:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%loremesh/retrieval/v1/retrieval.proto\x12\x15loremesh.retrieval.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1floremesh/common/v1/filter.proto\"\xbb\x01\n\x0eRankingOptions\x12\x37\n\x06\x66usion\x18\x01 \x01(\x0e\x32\x1d.loremesh.retrieval.v1.FusionB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x0e\n\x06rerank\x18\x02 \x01(\x08\x12\x1e\n\x0crerank_model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12*\n\x11rerank_candidates\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x01H\x00\x88\x01\x01\x42\x14\n\x12_rerank_candidates\"\xe4\x04\n\rSearchRequest\x12[\n\x05query\x18\x01 \x01(\tBL\x80\x01\x01\xbaHFr\x03\x18\xc0>\xba\x01>\n\x0bQUERY_EMPTY\x12\x17query must not be empty\x1a\x16this.matches(\'[^\\\\s]\')\x12 \n\x0fvector_store_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12i\n\x05top_k\x18\x03 \x01(\x05\x42U\xbaHR\xba\x01O\n\x12TOP_K_OUT_OF_RANGE\x12\x1ftop_k must be between 1 and 100\x1a\x18this >= 1 && this <= 100H\x00\x88\x01\x01\x12\x86\x01\n\x0fscore_threshold\x18\x04 \x01(\x01\x42h\xbaHe\xba\x01\x62\n\x17SCORE_THRESHOLD_INVALID\x12\'score_threshold must be a finite number\x1a\x1e!this.isNan() && !this.isInf()H\x01\x88\x01\x01\x12*\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1a.loremesh.common.v1.Filter\x12\x39\n\x04mode\x18\x06 \x01(\x0e\x32!.loremesh.retrieval.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12>\n\x0franking_options\x18\x07 \x01(\x0b\x32%.loremesh.retrieval.v1.RankingOptions\x12\x1b\n\ngeneration\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x42\x08\n\x06_top_kB\x12\n\x10_score_threshold\"F\n\x0eSearchResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\"\xa1\x02\n\x0cSearchResult\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x14\n\x07\x63ontent\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05score\x18\x05 \x01(\x01\x12+\n\nattributes\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\x08 \x01(\x03\x12\x10\n\x08\x65nd_char\x18\t \x01(\x03\x12\x14\n\x0cheading_path\x18\n \x03(\t\x12\x18\n\x10\x64ocument_version\x18\x0b \x01(\x03\x12\x17\n\x0fvector_store_id\x18\x0c \x01(\tB\x07\n\x05_page\"w\n\x14\x45xplainSearchRequest\x12<\n\x06search\x18\x01 \x01(\x0b\x32$.loremesh.retrieval.v1.SearchRequestB\x06\xbaH\x03\xc8\x01\x01\x12!\n\tchunk_ids\x18\x02 \x03(\tB\x0e\xbaH\x0b\x92\x01\x08\x10\x32\"\x04r\x02\x18@\"\xba\x01\n\x15\x45xplainSearchResponse\x12\x34\n\x07results\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\x12\x32\n\x06stages\x18\x02 \x03(\x0b\x32\".loremesh.retrieval.v1.SearchStage\x12\x37\n\x06\x63hunks\x18\x03 \x03(\x0b\x32\'.loremesh.retrieval.v1.ChunkExplanation\"k\n\x0bSearchStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x02 \x01(\x01\x12\x39\n\ncandidates\x18\x03 \x03(\x0b\x32%.loremesh.retrieval.v1.StageCandidate\"?\n\x0eStageCandidate\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"\x9d\x01\n\x10\x43hunkExplanation\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.loremesh.retrieval.v1.ChunkOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x31\n\x06scores\x18\x04 \x03(\x0b\x32!.loremesh.retrieval.v1.StageScore\"8\n\nStageScore\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"\xbb\x02\n\x19\x43ompareGenerationsRequest\x12\"\n\x0fvector_store_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\ngeneration\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12h\n\x07queries\x18\x03 \x03(\tBW\x80\x01\x01\xbaHQ\x92\x01N\x08\x01\x10\x32\"Hr\x03\x18\xc0>\xba\x01@\n\x0bQUERY_EMPTY\x12\x19\x61 query must not be empty\x1a\x16this.matches(\'[^\\\\s]\')\x12i\n\x05top_k\x18\x04 \x01(\x05\x42U\xbaHR\xba\x01O\n\x12TOP_K_OUT_OF_RANGE\x12\x1ftop_k must be between 1 and 100\x1a\x18this >= 1 && this <= 100H\x00\x88\x01\x01\x42\x08\n\x06_top_k\"j\n\x1a\x43ompareGenerationsResponse\x12\x36\n\x0b\x63omparisons\x18\x01 \x03(\x0b\x32!.loremesh.retrieval.v1.Comparison\x12\x14\n\x0cmean_overlap\x18\x02 \x01(\x01\"\x84\x01\n\nComparison\x12\x31\n\x04live\x18\x01 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\x12\x32\n\x05other\x18\x02 \x03(\x0b\x32#.loremesh.retrieval.v1.SearchResult\x12\x0f\n\x07overlap\x18\x03 \x01(\x01*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x03*A\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46USION_DBSF\x10\x01\x12\x0e\n\nFUSION_RRF\x10\x02*\xed\x01\n\x0c\x43hunkOutcome\x12\x1d\n\x19\x43HUNK_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HUNK_OUTCOME_RETURNED\x10\x01\x12\x1d\n\x19\x43HUNK_OUTCOME_NOT_INDEXED\x10\x02\x12\x1e\n\x1a\x43HUNK_OUTCOME_FILTERED_OUT\x10\x03\x12!\n\x1d\x43HUNK_OUTCOME_NOT_A_CANDIDATE\x10\x04\x12\x1d\n\x19\x43HUNK_OUTCOME_BELOW_TOP_K\x10\x05\x12!\n\x1d\x43HUNK_OUTCOME_BELOW_THRESHOLD\x10\x06\x32\x96\x04\n\x10RetrievalService\x12\x96\x01\n\x06Search\x12$.loremesh.retrieval.v1.SearchRequest\x1a%.loremesh.retrieval.v1.SearchResponse\"?\x82\xd3\xe4\x93\x02\x39\"\x18/api/v1/documents/search:\x01*Z\x1a\x12\x18/api/v1/documents/search\x12\x97\x01\n\rExplainSearch\x12+.loremesh.retrieval.v1.ExplainSearchRequest\x1a,.loremesh.retrieval.v1.ExplainSearchResponse\"+\x82\xd3\xe4\x93\x02%\" /api/v1/documents/search/explain:\x01*\x12\xce\x01\n\x12\x43ompareGenerations\x12\x30.loremesh.retrieval.v1.CompareGenerationsRequest\x1a\x31.loremesh.retrieval.v1.CompareGenerationsResponse\"S\x82\xd3\xe4\x93\x02M\"H/api/v1/vector_stores/{vector_store_id}/generations/{generation}/compare:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,42 +51,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST'].fields_by_name['score_threshold']._serialized_options = b'\272He\272\001b\n\027SCORE_THRESHOLD_INVALID\022\'score_threshold must be a finite number\032\036!this.isNan() && !this.isInf()'
   _globals['_SEARCHREQUEST'].fields_by_name['mode']._loaded_options = None
   _globals['_SEARCHREQUEST'].fields_by_name['mode']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SEARCHREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_SEARCHREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_SEARCHRESULT'].fields_by_name['content']._loaded_options = None
   _globals['_SEARCHRESULT'].fields_by_name['content']._serialized_options = b'\200\001\001'
   _globals['_EXPLAINSEARCHREQUEST'].fields_by_name['search']._loaded_options = None
   _globals['_EXPLAINSEARCHREQUEST'].fields_by_name['search']._serialized_options = b'\272H\003\310\001\001'
   _globals['_EXPLAINSEARCHREQUEST'].fields_by_name['chunk_ids']._loaded_options = None
   _globals['_EXPLAINSEARCHREQUEST'].fields_by_name['chunk_ids']._serialized_options = b'\272H\013\222\001\010\0202\"\004r\002\030@'
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['vector_store_id']._loaded_options = None
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['vector_store_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['generation']._loaded_options = None
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['generation']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['queries']._loaded_options = None
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['queries']._serialized_options = b'\200\001\001\272HQ\222\001N\010\001\0202\"Hr\003\030\300>\272\001@\n\013QUERY_EMPTY\022\031a query must not be empty\032\026this.matches(\'[^\\\\s]\')'
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['top_k']._loaded_options = None
+  _globals['_COMPAREGENERATIONSREQUEST'].fields_by_name['top_k']._serialized_options = b'\272HR\272\001O\n\022TOP_K_OUT_OF_RANGE\022\037top_k must be between 1 and 100\032\030this >= 1 && this <= 100'
   _globals['_RETRIEVALSERVICE'].methods_by_name['Search']._loaded_options = None
   _globals['_RETRIEVALSERVICE'].methods_by_name['Search']._serialized_options = b'\202\323\344\223\0029\"\030/api/v1/documents/search:\001*Z\032\022\030/api/v1/documents/search'
   _globals['_RETRIEVALSERVICE'].methods_by_name['ExplainSearch']._loaded_options = None
   _globals['_RETRIEVALSERVICE'].methods_by_name['ExplainSearch']._serialized_options = b'\202\323\344\223\002%\" /api/v1/documents/search/explain:\001*'
-  _globals['_SEARCHMODE']._serialized_start=2028
-  _globals['_SEARCHMODE']._serialized_end=2140
-  _globals['_FUSION']._serialized_start=2142
-  _globals['_FUSION']._serialized_end=2207
-  _globals['_CHUNKOUTCOME']._serialized_start=2210
-  _globals['_CHUNKOUTCOME']._serialized_end=2447
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CompareGenerations']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CompareGenerations']._serialized_options = b'\202\323\344\223\002M\"H/api/v1/vector_stores/{vector_store_id}/generations/{generation}/compare:\001*'
+  _globals['_SEARCHMODE']._serialized_start=2618
+  _globals['_SEARCHMODE']._serialized_end=2730
+  _globals['_FUSION']._serialized_start=2732
+  _globals['_FUSION']._serialized_end=2797
+  _globals['_CHUNKOUTCOME']._serialized_start=2800
+  _globals['_CHUNKOUTCOME']._serialized_end=3037
   _globals['_RANKINGOPTIONS']._serialized_start=187
   _globals['_RANKINGOPTIONS']._serialized_end=374
   _globals['_SEARCHREQUEST']._serialized_start=377
-  _globals['_SEARCHREQUEST']._serialized_end=960
-  _globals['_SEARCHRESPONSE']._serialized_start=962
-  _globals['_SEARCHRESPONSE']._serialized_end=1032
-  _globals['_SEARCHRESULT']._serialized_start=1035
-  _globals['_SEARCHRESULT']._serialized_end=1324
-  _globals['_EXPLAINSEARCHREQUEST']._serialized_start=1326
-  _globals['_EXPLAINSEARCHREQUEST']._serialized_end=1445
-  _globals['_EXPLAINSEARCHRESPONSE']._serialized_start=1448
-  _globals['_EXPLAINSEARCHRESPONSE']._serialized_end=1634
-  _globals['_SEARCHSTAGE']._serialized_start=1636
-  _globals['_SEARCHSTAGE']._serialized_end=1743
-  _globals['_STAGECANDIDATE']._serialized_start=1745
-  _globals['_STAGECANDIDATE']._serialized_end=1808
-  _globals['_CHUNKEXPLANATION']._serialized_start=1811
-  _globals['_CHUNKEXPLANATION']._serialized_end=1968
-  _globals['_STAGESCORE']._serialized_start=1970
-  _globals['_STAGESCORE']._serialized_end=2026
-  _globals['_RETRIEVALSERVICE']._serialized_start=2450
-  _globals['_RETRIEVALSERVICE']._serialized_end=2775
+  _globals['_SEARCHREQUEST']._serialized_end=989
+  _globals['_SEARCHRESPONSE']._serialized_start=991
+  _globals['_SEARCHRESPONSE']._serialized_end=1061
+  _globals['_SEARCHRESULT']._serialized_start=1064
+  _globals['_SEARCHRESULT']._serialized_end=1353
+  _globals['_EXPLAINSEARCHREQUEST']._serialized_start=1355
+  _globals['_EXPLAINSEARCHREQUEST']._serialized_end=1474
+  _globals['_EXPLAINSEARCHRESPONSE']._serialized_start=1477
+  _globals['_EXPLAINSEARCHRESPONSE']._serialized_end=1663
+  _globals['_SEARCHSTAGE']._serialized_start=1665
+  _globals['_SEARCHSTAGE']._serialized_end=1772
+  _globals['_STAGECANDIDATE']._serialized_start=1774
+  _globals['_STAGECANDIDATE']._serialized_end=1837
+  _globals['_CHUNKEXPLANATION']._serialized_start=1840
+  _globals['_CHUNKEXPLANATION']._serialized_end=1997
+  _globals['_STAGESCORE']._serialized_start=1999
+  _globals['_STAGESCORE']._serialized_end=2055
+  _globals['_COMPAREGENERATIONSREQUEST']._serialized_start=2058
+  _globals['_COMPAREGENERATIONSREQUEST']._serialized_end=2373
+  _globals['_COMPAREGENERATIONSRESPONSE']._serialized_start=2375
+  _globals['_COMPAREGENERATIONSRESPONSE']._serialized_end=2481
+  _globals['_COMPARISON']._serialized_start=2484
+  _globals['_COMPARISON']._serialized_end=2616
+  _globals['_RETRIEVALSERVICE']._serialized_start=3040
+  _globals['_RETRIEVALSERVICE']._serialized_end=3574
 # @@protoc_insertion_point(module_scope)

@@ -164,6 +164,7 @@ class SearchRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     RANKING_OPTIONS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """The question, 1 to 8,000 characters, not only white space."""
     vector_store_id: _builtins.str
@@ -174,6 +175,8 @@ class SearchRequest(_message.Message):
     """Only results with at least this score; unset means all. A score's scale depends on the mode, see SearchResult."""
     mode: Global___SearchMode.ValueType
     """How candidates are found."""
+    generation: _builtins.int
+    """The generation of the vector store's index to search; zero means the live one."""
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """Only chunks of documents whose attributes fulfil this; unset means all."""
@@ -192,10 +195,11 @@ class SearchRequest(_message.Message):
         filter: _filter_pb2.Filter | None = ...,
         mode: Global___SearchMode.ValueType = ...,
         ranking_options: Global___RankingOptions | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "_top_k", b"_top_k", "filter", b"filter", "ranking_options", b"ranking_options", "score_threshold", b"score_threshold", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "_top_k", b"_top_k", "filter", b"filter", "mode", b"mode", "query", b"query", "ranking_options", b"ranking_options", "score_threshold", b"score_threshold", "top_k", b"top_k", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "_top_k", b"_top_k", "filter", b"filter", "generation", b"generation", "mode", b"mode", "query", b"query", "ranking_options", b"ranking_options", "score_threshold", b"score_threshold", "top_k", b"top_k", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
     _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
@@ -499,3 +503,103 @@ class StageScore(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StageScore: _TypeAlias = StageScore  # noqa: Y015
+
+@_typing.final
+class CompareGenerationsRequest(_message.Message):
+    """Asks how two generations of an index answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    vector_store_id: _builtins.str
+    """The vector store."""
+    generation: _builtins.int
+    """The generation to compare with the live one."""
+    top_k: _builtins.int
+    """How many results of each, 1 to 100; unset means 5."""
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 50 questions."""
+
+    def __init__(
+        self,
+        *,
+        vector_store_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        queries: _abc.Iterable[_builtins.str] | None = ...,
+        top_k: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "generation", b"generation", "queries", b"queries", "top_k", b"top_k", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+
+Global___CompareGenerationsRequest: _TypeAlias = CompareGenerationsRequest  # noqa: Y015
+
+@_typing.final
+class CompareGenerationsResponse(_message.Message):
+    """How two generations of an index answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    MEAN_OVERLAP_FIELD_NUMBER: _builtins.int
+    mean_overlap: _builtins.float
+    """Mean of their overlaps."""
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
+        """One for each query, in their order."""
+
+    def __init__(
+        self,
+        *,
+        comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+        mean_overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "mean_overlap", b"mean_overlap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareGenerationsResponse: _TypeAlias = CompareGenerationsResponse  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """Two answers to one query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIVE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    overlap: _builtins.float
+    """Share of the documents found by either that both find, 0 to 1; 1 when neither finds any."""
+    @_builtins.property
+    def live(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
+        """What the live generation finds, best first."""
+
+    @_builtins.property
+    def other(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
+        """What the other one finds, best first."""
+
+    def __init__(
+        self,
+        *,
+        live: _abc.Iterable[Global___SearchResult] | None = ...,
+        other: _abc.Iterable[Global___SearchResult] | None = ...,
+        overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["live", b"live", "other", b"other", "overlap", b"overlap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015

@@ -45,6 +45,11 @@ class RetrievalServiceStub:
                 request_serializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchRequest.SerializeToString,
                 response_deserializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchResponse.FromString,
                 _registered_method=True)
+        self.CompareGenerations = channel.unary_unary(
+                '/loremesh.retrieval.v1.RetrievalService/CompareGenerations',
+                request_serializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsResponse.FromString,
+                _registered_method=True)
 
 
 class RetrievalServiceServicer:
@@ -67,6 +72,14 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareGenerations(self, request, context):
+        """Runs queries against the live generation of a vector store's index and against another one, and shows how the
+        results differ. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, GENERATION_NOT_FOUND, QUERY_EMPTY, TOP_K_OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrievalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.ExplainSearch,
                     request_deserializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchRequest.FromString,
                     response_serializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchResponse.SerializeToString,
+            ),
+            'CompareGenerations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareGenerations,
+                    request_deserializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsRequest.FromString,
+                    response_serializer=loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +154,33 @@ class RetrievalService:
             '/loremesh.retrieval.v1.RetrievalService/ExplainSearch',
             loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchRequest.SerializeToString,
             loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.ExplainSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareGenerations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.retrieval.v1.RetrievalService/CompareGenerations',
+            loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsRequest.SerializeToString,
+            loremesh_dot_retrieval_dot_v1_dot_retrieval__pb2.CompareGenerationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

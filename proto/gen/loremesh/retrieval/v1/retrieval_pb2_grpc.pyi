@@ -24,6 +24,10 @@ class RetrievalServiceStub:
     """Runs a search and shows what each stage scored, and why chosen chunks were or were not returned. Read-only; slower
     than Search. Reasons: those of Search.
     """
+    CompareGenerations: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.CompareGenerationsRequest, _retrieval_pb2.CompareGenerationsResponse]
+    """Runs queries against the live generation of a vector store's index and against another one, and shows how the
+    results differ. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, GENERATION_NOT_FOUND, QUERY_EMPTY, TOP_K_OUT_OF_RANGE.
+    """
 
 class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds passages of documents."""
@@ -46,6 +50,16 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_retrieval_pb2.ExplainSearchResponse]:
         """Runs a search and shows what each stage scored, and why chosen chunks were or were not returned. Read-only; slower
         than Search. Reasons: those of Search.
+        """
+
+    @_abc_1.abstractmethod
+    def CompareGenerations(
+        self,
+        request: _retrieval_pb2.CompareGenerationsRequest,
+        context: _aio.ServicerContext[_retrieval_pb2.CompareGenerationsRequest, _abc.Awaitable[_retrieval_pb2.CompareGenerationsResponse]],
+    ) -> _abc.Awaitable[_retrieval_pb2.CompareGenerationsResponse]:
+        """Runs queries against the live generation of a vector store's index and against another one, and shows how the
+        results differ. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, GENERATION_NOT_FOUND, QUERY_EMPTY, TOP_K_OUT_OF_RANGE.
         """
 
 def add_RetrievalServiceServicer_to_server(servicer: RetrievalServiceServicer, server: _aio.Server) -> None: ...

@@ -16,6 +16,7 @@ PROGRESS = "progress"
 READY = "ready"
 FAILED = "failed"
 DELETED = "deleted"
+SNAPSHOT = "snapshot"
 TERMINAL = frozenset({READY, FAILED, DELETED})
 
 

@@ -252,7 +252,9 @@ async def test_where_events_are_not_kept_any_more_a_snapshot_comes_first(service
 
     (snapshot,) = (await history(service, document)).events
     assert (snapshot.snapshot, snapshot.seq) == (await service.get(document.id), last_seq)
-    assert [event.WhichOneof("payload") for event in await service.watch(document.id)] == ["snapshot"]
+    told = await service.watch(document.id)
+    assert [event.WhichOneof("payload") for event in told] == ["snapshot", "ready"]
+    assert told[-1].ready.chunk_count == document.chunk_count
     await service.documents.IndexDocument(pb.IndexDocumentRequest(document_id=document.id))
     await service.settled(document)
     events = await service.watch(document.id)

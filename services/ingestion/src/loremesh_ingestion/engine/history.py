@@ -70,6 +70,11 @@ def deleted(document_id: str, vector_store_id: str) -> NewFact:
     return _fact("DocumentDeleted", document_id, vector_store_id, {})
 
 
+def ending(document: Document) -> tuple[str, Mapping[str, Any]]:
+    """Kind and payload of the terminal event of a document at rest."""
+    return (READY, _found(document)) if document.failure is None else (FAILED, asdict(document.failure))
+
+
 def _found(document: Document) -> dict[str, int]:
     return {"version": document.version, "chunk_count": document.chunk_count, "token_count": document.token_count}
 

@@ -11,7 +11,7 @@ from loremesh_kit.events import Bus
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.document import DocumentState
-from loremesh_ingestion.engine.history import DELETED, FAILED, READY, SNAPSHOT, STATE_CHANGED, TERMINAL
+from loremesh_ingestion.engine.history import DELETED, FAILED, READY, SNAPSHOT, STATE_CHANGED, TERMINAL, ending
 from loremesh_ingestion.errors import DocumentNotFound
 from loremesh_ingestion.records import DocumentRecords
 
@@ -35,13 +35,14 @@ class Watching:
         AfterSeqOutOfRange before the first.
         """
         page = await self._page(document_id, after_seq=after_seq, limit=0)
-        if page.cut:
-            yield await self._snapshot(document_id, page)
-            after_seq = page.last_seq
         last = await self._last(document_id)
+        if page.cut:
+            snapshot = await self._snapshot(document_id, page)
+            yield snapshot
+            after_seq = page.last_seq
+            last = last or _ended(snapshot)
         if last is None:
-            # Quiet for so long that it is at rest: the snapshot says how it ended.
-            return
+            raise DocumentNotFound(document_id)
         if last.kind in TERMINAL and after_seq >= last.seq:
             yield last
             return
@@ -93,6 +94,12 @@ class Watching:
             [document_id],
         )
         return Event(**rows[0]) if rows else None
+
+
+def _ended(snapshot: Event) -> Event:
+    # Nothing happened to it for so long that nothing is kept: it is at rest.
+    kind, payload = ending(snapshot.payload["document"])
+    return replace(snapshot, kind=kind, payload=dict(payload))
 
 
 def _told(event: Event, *, last_seq: int) -> Event:

@@ -74,7 +74,7 @@ def replay(
 
 
 async def _jobs(url: str, limit: int, state: State | None) -> list[pb.Job]:
-    request = pb.ListJobsRequest(state=pb.JobState.Value(f"JOB_STATE_{state.name}") if state else None)
+    request = pb.ListJobsRequest(state=pb.JobState.Value(f"JOB_STATE_{state.name if state else 'UNSPECIFIED'}"))
     found: list[pb.Job] = []
     async with client.connect(url) as mesh:
         while len(found) < limit:

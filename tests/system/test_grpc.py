@@ -27,6 +27,7 @@ SERVICES = {
     "loremesh.edge.v1.EdgeService",
     "loremesh.embedding.v1.EmbeddingService",
     "loremesh.ingestion.v1.DocumentService",
+    "loremesh.ingestion.v1.JobService",
     "loremesh.ingestion.v1.VectorStoreService",
     "loremesh.retrieval.v1.RetrievalService",
 }

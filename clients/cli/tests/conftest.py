@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
-from loremesh.ingestion.v1 import document_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -83,6 +83,40 @@ class FakeDocuments(document_pb2_grpc.DocumentServiceServicer):
 
 
 @dataclass
+class FakeJobs(job_pb2_grpc.JobServiceServicer):
+    """Has jobs, one a page, and replays a dead one a call."""
+
+    jobs: list[job_pb2.Job] = field(default_factory=list)
+    letters: list[job_pb2.DeadLetter] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
+        del context
+        found = [each for each in self.jobs if request.state in (0, each.state)]
+        start = int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return job_pb2.ListJobsResponse(jobs=found[start : start + 1], next_page_token=token)
+
+    async def ListDeadLetters(
+        self, request: job_pb2.ListDeadLettersRequest, context: Context
+    ) -> job_pb2.ListDeadLettersResponse:
+        del request, context
+        return job_pb2.ListDeadLettersResponse(dead_letters=self.letters)
+
+    async def ReplayDeadLetters(
+        self, request: job_pb2.ReplayDeadLettersRequest, context: Context
+    ) -> job_pb2.ReplayDeadLettersResponse:
+        self.keys += [value for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        wanted = [each for each in self.letters if request.filter.reason in ("", each.reason)]
+        wanted = [each for each in wanted if not request.job_ids or each.job_id in request.job_ids]
+        if request.job_ids and not wanted:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+        for letter in wanted[:1]:
+            self.letters.remove(letter)
+        return job_pb2.ReplayDeadLettersResponse(job_ids=[each.job_id for each in wanted[:1]], more=len(wanted) > 1)
+
+
+@dataclass
 class FakeChat(chat_pb2_grpc.ChatServiceServicer):
     """Streams the events it is given; refuses when it has a reason to."""
 
@@ -110,15 +144,17 @@ class FakeMesh:
     url: str
     documents: FakeDocuments
     chat: FakeChat
+    jobs: FakeJobs
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
-    documents, chat = FakeDocuments(), FakeChat()
+    documents, chat, jobs = FakeDocuments(), FakeChat(), FakeJobs()
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    yield FakeMesh(url=f"http://127.0.0.1:{port}", documents=documents, chat=chat)
+    yield FakeMesh(url=f"http://127.0.0.1:{port}", documents=documents, chat=chat, jobs=jobs)
     await server.stop(None)

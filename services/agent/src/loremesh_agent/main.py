@@ -23,6 +23,12 @@ from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
 
+_CONVERSATIONS = conversation_pb2.DESCRIPTOR.services_by_name["ConversationService"].full_name
+_IDEMPOTENT = frozenset(
+    f"/{_CONVERSATIONS}/{rpc}"
+    for rpc in ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")
+)
+
 
 @asynccontextmanager
 async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
@@ -63,10 +69,12 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
                 Servicer(
                     add=add_ConversationServiceServicer_to_server,
                     servicer=ConversationServicer(engine=conversations),
-                    name=conversation_pb2.DESCRIPTOR.services_by_name["ConversationService"].full_name,
+                    name=_CONVERSATIONS,
                 ),
             ],
             probes=probes,
+            idempotent=_IDEMPOTENT,
+            database=database,
         )
 
 

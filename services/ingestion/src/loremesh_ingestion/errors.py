@@ -6,6 +6,8 @@ ServiceError
 ├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
+├── JobNotFound               NOT_FOUND            JOB_NOT_FOUND
+├── JobNotDead                FAILED_PRECONDITION  JOB_NOT_DEAD
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
@@ -181,6 +183,28 @@ class DocumentStateUnsuitable(ServiceError):
     def __init__(self, message: str, *, document_id: str, state: str) -> None:
         """`state` is the one it is in."""
         super().__init__(message, metadata={"document_id": document_id, "state": state})
+
+
+class JobNotFound(ServiceError):
+    """No job has this id, or it is finished for long."""
+
+    code = Code.NOT_FOUND
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job_id: str) -> None:
+        """`job_id` is the one asked for."""
+        super().__init__(f"There is no job {job_id}.", metadata={"job_id": job_id}, resource=("Job", job_id))
+
+
+class JobNotDead(ServiceError):
+    """The job was not given up, or was taken up again since."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "JOB_NOT_DEAD"
+
+    def __init__(self, job_id: str, *, state: str) -> None:
+        """`state` is the one it is in."""
+        super().__init__(f"The job {job_id} is not dead.", metadata={"job_id": job_id, "state": state})
 
 
 class DocumentTooLarge(InvalidField):

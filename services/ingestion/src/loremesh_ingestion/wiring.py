@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from loremesh.ingestion.v1 import document_pb2_grpc, vector_store_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2_grpc, vector_store_pb2_grpc
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -23,6 +23,7 @@ from loremesh_ingestion.engine.deletion import Deletions
 from loremesh_ingestion.engine.documents import Documents
 from loremesh_ingestion.engine.giving_up import GivingUp
 from loremesh_ingestion.engine.indexing import Indexing
+from loremesh_ingestion.engine.jobs import Jobs
 from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.reading import Reader
 from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
@@ -33,6 +34,7 @@ from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.engine.writing import Writer
 from loremesh_ingestion.ports import BlobStore, Embedder, Parser, SearchIndex
 from loremesh_ingestion.servicers.documents import DocumentServicer
+from loremesh_ingestion.servicers.jobs import JobServicer
 from loremesh_ingestion.servicers.vector_stores import VectorStoreServicer
 from loremesh_ingestion.settings import Settings
 
@@ -40,7 +42,15 @@ SERVICE = "ingestion"
 
 _DOCUMENTS = "loremesh.ingestion.v1.DocumentService"
 _VECTOR_STORES = "loremesh.ingestion.v1.VectorStoreService"
+_JOBS = "loremesh.ingestion.v1.JobService"
 _LONG_LIVED = frozenset(f"/{_DOCUMENTS}/{rpc}" for rpc in ("UploadDocument", "DownloadDocument", "WatchDocument"))
+_IDEMPOTENT = frozenset(
+    {
+        *(f"/{_DOCUMENTS}/{verb}Document" for verb in ("Update", "Index", "Retry", "Delete")),
+        *(f"/{_VECTOR_STORES}/{verb}VectorStore" for verb in ("Create", "Update", "Delete")),
+        f"/{_JOBS}/ReplayDeadLetters",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,8 @@ def assemble(outside: Outside, *, settings: Settings) -> Wired:
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
         probes=outside.probes,
         long_lived=_LONG_LIVED,
+        idempotent=_IDEMPOTENT,
+        database=outside.database,
     )
 
 
@@ -120,7 +132,10 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         documents=documents,
         content=Content(documents=documents, records=records.indexing, blobs=outside.blobs),
         deletions=deletions,
-        watching=Watching(database=outside.database, bus=outside.bus),
+        watching=Watching(database=outside.database, bus=outside.bus, documents=records.documents),
+    )
+    jobs_servicer = JobServicer(
+        jobs=Jobs(database=outside.database, documents=records.documents, begin=documents.begin)
     )
     return [
         Servicer(
@@ -131,6 +146,7 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
             servicer=VectorStoreServicer(vector_stores=vector_stores),
             name=_VECTOR_STORES,
         ),
+        Servicer(add=job_pb2_grpc.add_JobServiceServicer_to_server, servicer=jobs_servicer, name=_JOBS),
     ]
 
 

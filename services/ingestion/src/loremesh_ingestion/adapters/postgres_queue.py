@@ -43,7 +43,8 @@ WITH given AS (
 ), head AS (
     INSERT INTO event_heads (tenant, run_id, last_seq)
     SELECT current_setting('app.tenant'), run_id, count(*) FROM given GROUP BY run_id ORDER BY run_id
-    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + excluded.last_seq
+    ON CONFLICT (tenant, run_id) DO UPDATE
+        SET last_seq = event_heads.last_seq + excluded.last_seq, last_at = now()
     RETURNING run_id, last_seq
 ), more AS (
     SELECT run_id, count(*) AS events FROM given GROUP BY run_id

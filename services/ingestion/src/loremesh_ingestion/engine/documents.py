@@ -66,11 +66,30 @@ class Documents:
         """
         async with self._database.transaction() as connection:
             document = await self._changeable(connection, document_id)
-            begun = await self._records.begin_version(connection, document, strategy)
-            version = begun.latest_version
-            (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document_id, version=version)])
-            told = History(document_id=document_id, version=version)
-            await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
+            return await self.begin(connection, document, strategy)
+
+    async def retry(self, document_id: str) -> tuple[str, Document]:
+        """Begin the next version of a document that FAILED, as it is; the job's id and the document.
+
+        Raises DocumentNotFound, DocumentStateUnsuitable in any other state.
+        """
+        async with self._database.transaction() as connection:
+            document = await self._changeable(connection, document_id)
+            if document.state is not DocumentState.FAILED:
+                raise DocumentStateUnsuitable(
+                    "Only a document that failed can be retried.", document_id=document_id, state=document.state
+                )
+            return await self.begin(connection, document)
+
+    async def begin(
+        self, connection: Connection, document: Document, strategy: ChunkingStrategy | None = None
+    ) -> tuple[str, Document]:
+        """Begin the next version of a locked document, with this chunking strategy from now on unless it is None."""
+        begun = await self._records.begin_version(connection, document, strategy)
+        version = begun.latest_version
+        (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document.id, version=version)])
+        told = History(document_id=document.id, version=version)
+        await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
         return job_id, begun
 
     async def _changeable(self, connection: Connection, document_id: str) -> Document:

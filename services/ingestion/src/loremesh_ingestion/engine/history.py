@@ -16,6 +16,7 @@ PROGRESS = "progress"
 READY = "ready"
 FAILED = "failed"
 DELETED = "deleted"
+SNAPSHOT = "snapshot"
 TERMINAL = frozenset({READY, FAILED, DELETED})
 
 
@@ -67,6 +68,11 @@ def failed(document: Document, failure: Failure) -> NewFact:
 def deleted(document_id: str, vector_store_id: str) -> NewFact:
     """The fact DocumentDeleted."""
     return _fact("DocumentDeleted", document_id, vector_store_id, {})
+
+
+def ending(document: Document) -> tuple[str, Mapping[str, Any]]:
+    """Kind and payload of the terminal event of a document at rest."""
+    return (READY, _found(document)) if document.failure is None else (FAILED, asdict(document.failure))
 
 
 def _found(document: Document) -> dict[str, int]:

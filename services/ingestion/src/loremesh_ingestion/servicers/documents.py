@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]
 from grpc import aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceServicer
-from loremesh_kit import filters, identity
+from loremesh_kit import eventlog, filters, identity
 from loremesh_kit.errors import InvalidField, PageTokenInvalid
 from loremesh_kit.pages import Position, decode_token, encode_token
 
@@ -25,6 +25,7 @@ from loremesh_ingestion.servicers.events import document_event
 from loremesh_ingestion.servicers.uploading import read_upload
 
 DEFAULT_PAGE = 50
+_DEFAULT_EVENTS = 100
 _UPDATABLE = ("title", "attributes")
 
 Context = aio.ServicerContext[Any, Any]
@@ -102,6 +103,14 @@ class DocumentServicer(DocumentServiceServicer):
         job_id, document = await self._documents.index(messages.line(request.document_id), strategy)
         return pb.IndexDocumentResponse(job_id=job_id, document=messages.document(document))
 
+    async def RetryDocument(  # noqa: N802
+        self, request: pb.RetryDocumentRequest, context: Context
+    ) -> pb.IndexDocumentResponse:
+        """Index once more what failed."""
+        del context
+        job_id, document = await self._documents.retry(messages.line(request.document_id))
+        return pb.IndexDocumentResponse(job_id=job_id, document=messages.document(document))
+
     async def DeleteDocument(  # noqa: N802
         self, request: pb.DeleteDocumentRequest, context: Context
     ) -> pb.DeleteDocumentResponse:
@@ -169,11 +178,23 @@ class DocumentServicer(DocumentServiceServicer):
         self, request: pb.WatchDocumentRequest, context: Context
     ) -> AsyncIterator[pb.DocumentEvent]:
         """Stream its events."""
-        del context
         document_id = messages.line(request.document_id)
-        async with aclosing(self._watching.watch(document_id, after_seq=request.after_seq)) as events:
+        after_seq = eventlog.resume_after(request.after_seq, context.invocation_metadata())
+        async with aclosing(self._watching.watch(document_id, after_seq=after_seq)) as events:
             async for event in events:
                 yield document_event(event, document_id=document_id)
+
+    async def ListDocumentEvents(  # noqa: N802
+        self, request: pb.ListDocumentEventsRequest, context: Context
+    ) -> pb.ListDocumentEventsResponse:
+        """List them up to now."""
+        document_id = messages.line(request.document_id)
+        after_seq = eventlog.resume_after(request.after_seq, context.invocation_metadata())
+        limit = request.page_size or _DEFAULT_EVENTS
+        page = await self._watching.history(document_id, after_seq=after_seq, limit=limit)
+        return pb.ListDocumentEventsResponse(
+            events=[document_event(each, document_id=document_id) for each in page.events], last_seq=page.last_seq
+        )
 
 
 def _chunk_position(position: Position | None) -> tuple[int, int]:

@@ -38,6 +38,7 @@ DOCUMENT = Document(
     token_count=0,
     page_count=0,
     text_chars=0,
+    changes=None,
     metadata_revision=1,
     revision=1,
     create_time=NOW,

@@ -74,6 +74,13 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         await self._remember(request)
         return index_pb2.UpdateDocumentAttributesResponse()
 
+    async def GetChunkVectors(self, request, context):  # noqa: N802
+        await self._remember(request)
+        there = [
+            index_pb2.ChunkVectors(chunk_id=request.chunk_ids[0], dense=[1, 0], sparse_indices=[3], sparse_values=[2])
+        ]
+        return index_pb2.GetChunkVectorsResponse(vectors=there)
+
     async def CountChunks(self, request, context):  # noqa: N802
         await self._remember(request)
         return index_pb2.CountChunksResponse(count=7)
@@ -219,6 +226,18 @@ async def test_the_index_s_other_calls_say_what_they_are_about(index):
     assert (delete.document_id, delete.before_version) == ("d", 2)
     assert (count.document_id, count.document_version) == ("d", 2)
     assert (update.document_id, update.title, dict(update.attributes.items())["draft"]) == ("d", "T", True)
+
+
+async def test_vectors_are_read_by_chunk_and_those_missing_are_left_out(index):
+    search_index, servicer = index
+    assert await search_index.vectors(document(), []) == {}
+    there, missing = entry(0).id, entry(1).id
+    found = await search_index.vectors(document(), [there, missing])
+    assert list(found) == [there]
+    assert (list(found[there].dense), list(found[there].sparse_indices)) == ([1, 0], [3])
+    ((_, request),) = servicer.requests
+    assert (request.vector_store_id, request.embedding_model) == ("s", "m")
+    assert list(request.chunk_ids) == [there, missing]
 
 
 @asynccontextmanager

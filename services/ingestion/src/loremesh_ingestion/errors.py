@@ -7,6 +7,7 @@ ServiceError
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
+├── QueueFull                 RESOURCE_EXHAUSTED   QUEUE_FULL
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
@@ -181,6 +182,17 @@ class DocumentStateUnsuitable(ServiceError):
     def __init__(self, message: str, *, document_id: str, state: str) -> None:
         """`state` is the one it is in."""
         super().__init__(message, metadata={"document_id": document_id, "state": state})
+
+
+class QueueFull(ServiceError):
+    """As much of the tenant's work is waiting as may; documents come in again once some of it is done."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "QUEUE_FULL"
+
+    def __init__(self, *, limit: int, retry_after: float) -> None:
+        """`limit` is how many jobs may wait, `retry_after` in seconds."""
+        super().__init__(f"{limit} jobs are waiting already.", metadata={"limit": str(limit)}, retry_after=retry_after)
 
 
 class DocumentTooLarge(InvalidField):

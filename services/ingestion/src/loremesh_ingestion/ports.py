@@ -111,6 +111,10 @@ class SearchIndex(Protocol):
         """Remove a document's chunks, or a whole vector store's; with `before_version` only older ones. How many."""
         ...
 
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """The vectors of chunks of the document, at most 500, by id; those which are not there are left out."""
+        ...
+
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes on all chunks of the document."""
         ...

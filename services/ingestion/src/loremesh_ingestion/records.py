@@ -11,7 +11,8 @@ from loremesh_kit.postgres import Row
 from psycopg import AsyncConnection
 
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
-from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.document import Changes, Document, DocumentState, Failure
+from loremesh_ingestion.domain.upload import StoredBytes
 from loremesh_ingestion.domain.vector_store import VectorStore, VectorStoreChange
 from loremesh_ingestion.domain.version import Version
 
@@ -32,6 +33,15 @@ class NewDocument:
     object_key: str
     attributes: Mapping[str, Any]
     chunking_strategy: ChunkingStrategy | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewContent:
+    """Other bytes for a document; an empty file name means the one it has."""
+
+    stored: StoredBytes
+    filename: str
+    media_type: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +70,21 @@ class DocumentRecords(Protocol):
         ...
 
     async def insert(self, connection: Connection, documents: Sequence[NewDocument]) -> dict[str, Document]:
-        """New documents with their first versions, by id; those whose vector store is not there are left out."""
+        """New documents with their first versions, by id; those whose vector store is not there are left out.
+
+        Where the store has a document just like a new one, and not FAILED, that is given in its place.
+        """
         ...
 
     async def begin_version(
-        self, connection: Connection, document: Document, strategy: ChunkingStrategy | None
+        self,
+        connection: Connection,
+        document: Document,
+        *,
+        strategy: ChunkingStrategy | None,
+        content: NewContent | None = None,
     ) -> Document:
-        """The next version of a locked document, from the same bytes; `strategy` None leaves it as it was."""
+        """The next version of a locked document; what is None stays as it was."""
         ...
 
     async def change(
@@ -104,17 +122,37 @@ class DeletionRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parse:
-    """What reading a document brought to light; its text lies in the object store under `text_key`."""
+    """What reading a document brought to light; its text lies in the object store under `text_key`.
+
+    `title` is the one that was found, `embedded_title` the one that is embedded with its chunks.
+    """
 
     text_key: str
     text_landmarks: Sequence[int]
     text_chars: int
     media_type: str
     title: str
+    embedded_title: str | None
     page_count: int
     chunk_count: int
     token_count: int
     metadata_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What writing chunks came to: how many were embedded, how many kept their vectors.
+
+    `recurring` are positions, in the version that searches see, of chunks which are there again.
+    """
+
+    embedded: int
+    kept: int
+    recurring: frozenset[int]
+
+    def changes(self, *, before: int) -> Changes:
+        """Against a version of `before` chunks."""
+        return Changes(embedded=self.embedded, kept=self.kept, removed=before - len(self.recurring))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +163,7 @@ class Publication:
     version: int
     job: Job
     parse: Parse
+    changes: Changes
     chunks: Sequence[Chunk] = ()
 
 
@@ -153,8 +192,18 @@ class IndexingRecords(Protocol):
         """Chunks from position `start` on."""
         ...
 
-    async def finish_batch(self, connection: Connection, document_id: str, version: int, batch: int) -> Document | None:
+    async def chunks_reading(self, document_id: str, version: int, contents: Sequence[str]) -> list[Chunk]:
+        """The version's chunks with one of these texts."""
+        ...
+
+    async def finish_batch(
+        self, connection: Connection, document_id: str, version: int, batch: int, written: Written
+    ) -> Document | None:
         """Count the batch as done, once; None when the version is not wanted."""
+        ...
+
+    async def written(self, document_id: str, version: int) -> Written:
+        """What all its finished batches came to."""
         ...
 
     async def publish(self, connection: Connection, publications: Sequence[Publication]) -> dict[str, Document | None]:
@@ -215,6 +264,10 @@ class QueueRecords(Protocol):
 
     async def enqueue(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[str]:
         """Accept jobs; their ids."""
+        ...
+
+    async def waiting(self, *, limit: int) -> int:
+        """How many jobs of the caller's tenant wait for a worker; `limit` stands for any larger number."""
         ...
 
     async def append(self, connection: Connection, events: Sequence[NewEvent], *, watched: bool = True) -> None:

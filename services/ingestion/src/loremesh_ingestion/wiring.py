@@ -17,6 +17,7 @@ from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
 from loremesh_ingestion.domain import jobs
+from loremesh_ingestion.engine.backlog import Backlog
 from loremesh_ingestion.engine.batches import Batches
 from loremesh_ingestion.engine.content import Content
 from loremesh_ingestion.engine.deletion import Deletions
@@ -25,6 +26,7 @@ from loremesh_ingestion.engine.giving_up import GivingUp
 from loremesh_ingestion.engine.indexing import Indexing
 from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.reading import Reader
+from loremesh_ingestion.engine.replacing import Replacements
 from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
 from loremesh_ingestion.engine.upkeep import Purge, SyncAttributes
 from loremesh_ingestion.engine.uploads import Uploads
@@ -91,7 +93,7 @@ class _Records:
         self.indexing = PostgresIndexing(database=database)
         self.deletions = PostgresDeletions(database=database)
         self.vector_stores = PostgresVectorStores(database=database)
-        self.queue = PostgresQueue()
+        self.queue = PostgresQueue(database=database)
 
 
 def _servicers(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> list[Servicer]:
@@ -106,11 +108,16 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
     documents = Documents(
         database=outside.database, records=records.documents, queue=records.queue, vector_stores=vector_stores
     )
+    replacements = Replacements(
+        database=outside.database, records=records.documents, documents=documents, blobs=outside.blobs
+    )
     uploads = Uploads(
         database=outside.database,
         documents=records.documents,
         queue=records.queue,
         vector_stores=vector_stores,
+        replacements=replacements,
+        backlog=Backlog(queue=records.queue, limit=settings.queue_limit),
         blobs=outside.blobs,
         at_once=settings.uploads_at_once,
         large_at_once=settings.large_uploads_at_once,

@@ -100,6 +100,12 @@ class MemorySearchIndex:
             del self.chunks[key]
         return len(doomed)
 
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Give those that are held."""
+        del document
+        tenant = identity.current().tenant
+        return {id_: self.chunks[tenant, id_][1].vector for id_ in chunk_ids if (tenant, id_) in self.chunks}
+
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes on the document's chunks."""
         for key, held in self._documents().items():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from loremesh_kit.ids import new_id
 from loremesh_kit.outbox import OUTBOX
-from loremesh_kit.postgres import touch
+from loremesh_kit.postgres import Database, touch
 
 from loremesh_ingestion.adapters.postgres_rows import flat, json
 from loremesh_ingestion.records import Connection, NewEvent, NewFact, NewJob
@@ -32,6 +32,12 @@ INSERT INTO outbox (tenant, id, subject, data, keep)
 SELECT current_setting('app.tenant'), id || '.1', 'jobs.' || kind,
     jsonb_build_object('tenant', current_setting('app.tenant'), 'job_id', id), false
 FROM given
+"""
+
+_WAITING = """
+SELECT count(*) AS jobs FROM (
+    SELECT 1 FROM jobs WHERE tenant = current_setting('app.tenant') AND state = 'QUEUED' LIMIT %s
+) AS waiting
 """
 
 _APPEND = """
@@ -63,6 +69,9 @@ FROM jsonb_to_recordset(%(facts)s) AS given (id text, name text, payload jsonb, 
 class PostgresQueue:
     """Writes in the caller's transaction; a list may be empty."""
 
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
     async def enqueue(self, connection: Connection, new_jobs: Sequence[NewJob]) -> list[str]:
         """One job each, announced at the commit; their ids."""
         ids = [new_id() for _ in new_jobs]
@@ -71,6 +80,11 @@ class PostgresQueue:
             await connection.execute(_ENQUEUE, {"jobs": json(rows)})
             touch(connection, OUTBOX)
         return ids
+
+    async def waiting(self, *, limit: int) -> int:
+        """Counts no further than `limit`."""
+        (row,) = await self._database.fetch(_WAITING, [limit])
+        return int(row["jobs"])
 
     async def append(self, connection: Connection, events: Sequence[NewEvent], *, watched: bool = True) -> None:
         """The next events of their runs, in this order; who watches them is woken by the commit."""

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy, StrategyKind
-from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.document import Changes, Document, DocumentState, Failure
 from loremesh_ingestion.domain.version import Version
 
 _DOCUMENT = tuple(field.name for field in fields(Document))
@@ -35,6 +35,7 @@ def document(row: Mapping[str, Any]) -> Document:
             "state": DocumentState(row["state"]),
             "failure": _failure(row["failure"]),
             "chunking_strategy": strategy(row["chunking_strategy"]),
+            "changes": None if row["changes"] is None else Changes(**row["changes"]),
         }
     )
 

@@ -1,6 +1,6 @@
 """The retrieval service's index."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,7 +12,7 @@ from loremesh_kit import deadline, identity
 from loremesh_ingestion.adapters.sibling import translated
 from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry
+from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
 
 _CHUNKS_AT_ONCE = 256  # of the 500 the service takes
 _CALLS_AT_ONCE = 2
@@ -66,6 +66,17 @@ class GrpcSearchIndex:
         with translated("retrieval"):
             response = await self._stub.DeleteChunks(request, timeout=deadline.within(_ASK_SECONDS))
         return response.deleted_count
+
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Read what the index holds of these chunks."""
+        if not chunk_ids:
+            return {}
+        request = pb.GetChunkVectorsRequest(
+            vector_store_id=document.vector_store_id, embedding_model=document.embedding_model, chunk_ids=chunk_ids
+        )
+        with translated("retrieval"):
+            response = await self._stub.GetChunkVectors(request, timeout=_ASK_SECONDS)
+        return {each.chunk_id: Vector(each.dense, each.sparse_indices, each.sparse_values) for each in response.vectors}
 
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes."""

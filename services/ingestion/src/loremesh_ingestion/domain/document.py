@@ -73,6 +73,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What a version changed: chunks that were embedded, that kept their vectors, that went with the one before."""
+
+    embedded: int
+    kept: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A document's row. `version` is what searches see, `latest_version` what was begun last."""
 
@@ -96,6 +105,7 @@ class Document:
     token_count: int
     page_count: int
     text_chars: int
+    changes: Changes | None
     metadata_revision: int
     revision: int
     create_time: datetime

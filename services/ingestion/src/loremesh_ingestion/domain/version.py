@@ -12,7 +12,7 @@ _CHUNK_IDS = UUID("6b1f0e0a-6f0c-5d0e-9a57-3d1c2f0b7e64")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version's row; `text_key` is None until it is parsed."""
+    """A version's row; `text_key` is None until it is parsed; `title` was found, `embedded_title` embedded."""
 
     document_id: str
     version: int
@@ -25,6 +25,7 @@ class Version:
     text_chars: int
     media_type: str
     title: str
+    embedded_title: str | None
     page_count: int
     chunk_count: int
     token_count: int

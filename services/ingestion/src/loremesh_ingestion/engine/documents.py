@@ -13,7 +13,7 @@ from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable
-from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords, QueueRecords
+from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords, NewContent, QueueRecords
 
 
 class Documents:
@@ -53,10 +53,16 @@ class Documents:
             document = await self._changeable(connection, document_id)
             if etag not in ("", document.etag):
                 raise EtagMismatch
-            changed = await self._records.change(connection, document, title=title, attributes=attributes)
-            # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
-            if changed.version > 0:
-                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document_id)])
+            return await self.change(connection, document, title=title, attributes=attributes)
+
+    async def change(
+        self, connection: Connection, document: Document, *, title: str | None, attributes: Mapping[str, Any] | None
+    ) -> Document:
+        """Set what is not None on a locked document, and have the index follow."""
+        changed = await self._records.change(connection, document, title=title, attributes=attributes)
+        # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
+        if changed.version > 0:
+            await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document.id)])
         return changed
 
     async def index(self, document_id: str, strategy: ChunkingStrategy | None) -> tuple[str, Document]:
@@ -66,11 +72,22 @@ class Documents:
         """
         async with self._database.transaction() as connection:
             document = await self._changeable(connection, document_id)
-            begun = await self._records.begin_version(connection, document, strategy)
-            version = begun.latest_version
-            (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document_id, version=version)])
-            told = History(document_id=document_id, version=version)
-            await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
+            return await self.begin(connection, document, strategy=strategy)
+
+    async def begin(
+        self,
+        connection: Connection,
+        document: Document,
+        *,
+        strategy: ChunkingStrategy | None,
+        content: NewContent | None = None,
+    ) -> tuple[str, Document]:
+        """Begin the next version of a locked document, from other bytes if there are; the job's id and the document."""
+        begun = await self._records.begin_version(connection, document, strategy=strategy, content=content)
+        version = begun.latest_version
+        (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document.id, version=version)])
+        told = History(document_id=document.id, version=version)
+        await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
         return job_id, begun
 
     async def _changeable(self, connection: Connection, document_id: str) -> Document:

@@ -38,7 +38,8 @@ class History:
 
     def ready(self, document: Document) -> NewEvent:
         """Searches see the version now."""
-        return self._event(READY, _found(document))
+        changes = None if document.changes is None else asdict(document.changes)
+        return self._event(READY, _found(document) | {"changes": changes})
 
     def failed(self, failure: Failure) -> NewEvent:
         """It was given up."""
@@ -69,7 +70,7 @@ def deleted(document_id: str, vector_store_id: str) -> NewFact:
     return _fact("DocumentDeleted", document_id, vector_store_id, {})
 
 
-def _found(document: Document) -> dict[str, int]:
+def _found(document: Document) -> dict[str, Any]:
     return {"version": document.version, "chunk_count": document.chunk_count, "token_count": document.token_count}
 
 

@@ -86,6 +86,7 @@ class Indexing:
             text_chars=reading.text.chars,
             media_type=reading.parsed.media_type,
             title=reading.parsed.title,
+            embedded_title=carried(document, version, found_title=reading.parsed.title).title,
             page_count=len(reading.parsed.pages),
             chunk_count=reading.parsed.chunk_count,
             token_count=0,
@@ -96,14 +97,17 @@ class Indexing:
         """Embed, write and publish in this job; False when the version is not wanted any more."""
         chunks = reading.chunks()
         target = carried(document, version, found_title=parse.title)
-        await self._writer.write(target, chunks, job)
+        written = await self._writer.write(
+            target, chunks, job, embedded_title=parse.embedded_title, since=document.version
+        )
         if job.attempt > 1:
             # An attempt before this may have cut it otherwise, with another release of the parser.
             with stage(DocumentState.INDEXING, job):
                 if await self._writer.count(target) != len(chunks):
                     raise IndexIncomplete
+        changes = written.changes(before=document.chunk_count)
         return await self._publisher.publish(
-            Publication(document, version.version, job, _counted(parse, chunks), chunks)
+            Publication(document, version.version, job, _counted(parse, chunks), changes, chunks)
         )
 
     async def _fan_out(self, job: Job, document: Document, reading: Reading, parse: Parse) -> bool:

@@ -4,6 +4,9 @@ ServiceError
 ├── VectorStoreNotFound       NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── VectorStoreAlreadyExists  ALREADY_EXISTS       VECTOR_STORE_ALREADY_EXISTS
 ├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
+├── GenerationNotFound        NOT_FOUND            GENERATION_NOT_FOUND
+├── GenerationStateUnsuitable FAILED_PRECONDITION  GENERATION_STATE_UNSUITABLE
+├── GenerationAlreadyExists   FAILED_PRECONDITION  GENERATION_ALREADY_EXISTS
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
@@ -156,6 +159,47 @@ class VectorStoreInUse(ServiceError):
     def __init__(self, message: str, *, vector_store_id: str) -> None:
         """`message` says which of the two it is."""
         super().__init__(message, metadata={"vector_store_id": vector_store_id})
+
+
+class GenerationNotFound(ServiceError):
+    """The vector store has no such generation, or not any more."""
+
+    code = Code.NOT_FOUND
+    reason = "GENERATION_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        """`generation` is the number asked for."""
+        super().__init__(
+            f"Vector store {vector_store_id} has no generation {generation}.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+            resource=("IndexGeneration", f"{vector_store_id}/{generation}"),
+        )
+
+
+class GenerationStateUnsuitable(ServiceError):
+    """What was asked cannot be done to the generation where it stands."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "GENERATION_STATE_UNSUITABLE"
+
+    def __init__(self, message: str, vector_store_id: str, generation: int, state: str) -> None:
+        """`state` is the one it is in."""
+        metadata = {"vector_store_id": vector_store_id, "generation": str(generation), "state": state}
+        super().__init__(message, metadata=metadata)
+
+
+class GenerationAlreadyExists(ServiceError):
+    """The vector store has a generation beside the live one; one of the two has to go first."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "GENERATION_ALREADY_EXISTS"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        """`generation` is the one that is there."""
+        super().__init__(
+            f"There is generation {generation} beside the live one already.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+        )
 
 
 class DocumentNotFound(ServiceError):

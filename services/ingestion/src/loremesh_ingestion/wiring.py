@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from loremesh.ingestion.v1 import document_pb2_grpc, vector_store_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2_grpc, generation_pb2_grpc, vector_store_pb2_grpc
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -13,15 +13,18 @@ from loremesh_kit.worker import JobWorker
 
 from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
 from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
+from loremesh_ingestion.adapters.postgres_generations import PostgresGenerations
 from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
 from loremesh_ingestion.domain import jobs
 from loremesh_ingestion.engine.backlog import Backlog
 from loremesh_ingestion.engine.batches import Batches
+from loremesh_ingestion.engine.building import BuildGeneration, DropGeneration
 from loremesh_ingestion.engine.content import Content
 from loremesh_ingestion.engine.deletion import Deletions
 from loremesh_ingestion.engine.documents import Documents
+from loremesh_ingestion.engine.generations import Generations
 from loremesh_ingestion.engine.giving_up import GivingUp
 from loremesh_ingestion.engine.indexing import Indexing
 from loremesh_ingestion.engine.publishing import Publisher
@@ -35,12 +38,14 @@ from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.engine.writing import Writer
 from loremesh_ingestion.ports import BlobStore, Embedder, Parser, SearchIndex
 from loremesh_ingestion.servicers.documents import DocumentServicer
+from loremesh_ingestion.servicers.generations import IndexGenerationServicer
 from loremesh_ingestion.servicers.vector_stores import VectorStoreServicer
 from loremesh_ingestion.settings import Settings
 
 SERVICE = "ingestion"
 
 _DOCUMENTS = "loremesh.ingestion.v1.DocumentService"
+_GENERATIONS = "loremesh.ingestion.v1.IndexGenerationService"
 _VECTOR_STORES = "loremesh.ingestion.v1.VectorStoreService"
 _LONG_LIVED = frozenset(f"/{_DOCUMENTS}/{rpc}" for rpc in ("UploadDocument", "DownloadDocument", "WatchDocument"))
 
@@ -93,6 +98,7 @@ class _Records:
         self.indexing = PostgresIndexing(database=database)
         self.deletions = PostgresDeletions(database=database)
         self.vector_stores = PostgresVectorStores(database=database)
+        self.generations = PostgresGenerations(database=database)
         self.queue = PostgresQueue(database=database)
 
 
@@ -107,6 +113,13 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
     )
     documents = Documents(
         database=outside.database, records=records.documents, queue=records.queue, vector_stores=vector_stores
+    )
+    generations = Generations(
+        database=outside.database,
+        records=records.generations,
+        store_records=records.vector_stores,
+        vector_stores=vector_stores,
+        queue=records.queue,
     )
     replacements = Replacements(
         database=outside.database, records=records.documents, documents=documents, blobs=outside.blobs
@@ -137,6 +150,11 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
             add=vector_store_pb2_grpc.add_VectorStoreServiceServicer_to_server,
             servicer=VectorStoreServicer(vector_stores=vector_stores),
             name=_VECTOR_STORES,
+        ),
+        Servicer(
+            add=generation_pb2_grpc.add_IndexGenerationServiceServicer_to_server,
+            servicer=IndexGenerationServicer(generations=generations),
+            name=_GENERATIONS,
         ),
     ]
 
@@ -176,6 +194,10 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, settings:
             records=records.indexing,
             queue=records.queue,
             index=outside.index,
+        ),
+        jobs.BUILD_GENERATION: BuildGeneration(database=database, records=records.generations, queue=records.queue),
+        jobs.DROP_GENERATION: DropGeneration(
+            database=database, records=records.generations, blobs=outside.blobs, index=outside.index
         ),
         jobs.DELETE: deletions.remove,
         jobs.DELETE_VECTOR_STORE: VectorStoreDeletion(

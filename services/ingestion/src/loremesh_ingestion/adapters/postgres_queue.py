@@ -10,7 +10,7 @@ from loremesh_kit.ids import new_id
 from loremesh_kit.outbox import OUTBOX
 from loremesh_kit.postgres import Database, touch
 
-from loremesh_ingestion.adapters.postgres_rows import flat, json
+from loremesh_ingestion.adapters.postgres_rows import LIVE, flat, json
 from loremesh_ingestion.records import Connection, NewEvent, NewFact, NewJob
 
 _ENQUEUE = """
@@ -40,12 +40,13 @@ SELECT count(*) AS jobs FROM (
 ) AS waiting
 """
 
-_APPEND = """
+_APPEND = f"""
 WITH given AS (
     SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY position) AS number
     FROM jsonb_to_recordset(%(events)s) AS given (
-        position integer, run_id text, kind text, payload jsonb, attempt integer, path text[]
+        position integer, run_id text, kind text, payload jsonb, attempt integer, path text[], key text
     )
+    WHERE key = '' OR EXISTS (SELECT 1 FROM documents WHERE documents.key = given.key AND {LIVE})
 ), head AS (
     INSERT INTO event_heads (tenant, run_id, last_seq)
     SELECT current_setting('app.tenant'), run_id, count(*) FROM given GROUP BY run_id ORDER BY run_id
@@ -57,7 +58,7 @@ WITH given AS (
 INSERT INTO events (tenant, run_id, seq, kind, payload, attempt, path)
 SELECT current_setting('app.tenant'), run_id, last_seq - events + number, kind, payload, attempt, path
 FROM given JOIN head USING (run_id) JOIN more USING (run_id)
-"""
+"""  # noqa: S608 - made of constants
 
 _EMIT = """
 INSERT INTO outbox (tenant, id, subject, data, headers, keep)

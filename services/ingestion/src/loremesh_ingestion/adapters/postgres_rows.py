@@ -14,7 +14,10 @@ from loremesh_ingestion.domain.version import Version
 
 _DOCUMENT = tuple(field.name for field in fields(Document))
 _VERSION = tuple(field.name for field in fields(Version))
-DOCUMENT = ", ".join(f"documents.{name}" for name in _DOCUMENT)
+LIVE = """documents.generation = (
+    SELECT store.generation FROM vector_stores AS store WHERE store.id = documents.vector_store_id
+)"""
+DOCUMENT = ", ".join(f"{LIVE} AS live" if name == "live" else f"documents.{name}" for name in _DOCUMENT)
 VERSION = ", ".join(f"document_versions.{name} AS version_{name}" for name in _VERSION)
 
 

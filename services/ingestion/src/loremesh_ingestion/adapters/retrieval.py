@@ -19,7 +19,7 @@ _CALLS_AT_ONCE = 2
 _WRITE_SECONDS = 60.0
 _ASK_SECONDS = 15.0
 
-_Key = tuple[str, str, str, int]  # tenant, vector store, model, dimension
+_Key = tuple[str, str, int, str, int]  # tenant, vector store, generation, model, dimension
 _Item = tuple[IndexedDocument, Sequence[IndexEntry]]
 
 
@@ -37,13 +37,16 @@ class GrpcSearchIndex:
         if not entries:
             return
         dimension = len(entries[0].vector.dense)
-        key = (identity.current().tenant, document.vector_store_id, document.embedding_model, dimension)
-        await self._batcher.submit(key, (document, entries))
+        place = (document.vector_store_id, document.generation, document.embedding_model)
+        await self._batcher.submit((identity.current().tenant, *place, dimension), (document, entries))
 
     async def _upsert(self, key: _Key, items: Sequence[_Item]) -> Sequence[None]:
-        _, vector_store_id, embedding_model, dimension = key
+        _, vector_store_id, generation, embedding_model, dimension = key
         request = pb.UpsertChunksRequest(
-            vector_store_id=vector_store_id, embedding_model=embedding_model, dimension=dimension
+            vector_store_id=vector_store_id,
+            generation=generation,
+            embedding_model=embedding_model,
+            dimension=dimension,
         )
         for document, entries in items:
             _add(request, document, entries)
@@ -54,11 +57,18 @@ class GrpcSearchIndex:
         return [None] * len(items)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Delete, and return how many there were."""
         request = pb.DeleteChunksRequest(
             vector_store_id=vector_store_id,
+            generation=generation,
             embedding_model=embedding_model,
             document_id=document_id,
             before_version=before_version,
@@ -72,7 +82,10 @@ class GrpcSearchIndex:
         if not chunk_ids:
             return {}
         request = pb.GetChunkVectorsRequest(
-            vector_store_id=document.vector_store_id, embedding_model=document.embedding_model, chunk_ids=chunk_ids
+            vector_store_id=document.vector_store_id,
+            generation=document.generation,
+            embedding_model=document.embedding_model,
+            chunk_ids=chunk_ids,
         )
         with translated("retrieval"):
             response = await self._stub.GetChunkVectors(request, timeout=_ASK_SECONDS)
@@ -82,6 +95,7 @@ class GrpcSearchIndex:
         """Replace title and attributes."""
         request = pb.UpdateDocumentAttributesRequest(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=document.embedding_model,
             document_id=document.document_id,
             title=document.title,
@@ -94,6 +108,7 @@ class GrpcSearchIndex:
         """Count what the index holds of this version."""
         request = pb.CountChunksRequest(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=document.embedding_model,
             document_id=document.document_id,
             document_version=document.version,

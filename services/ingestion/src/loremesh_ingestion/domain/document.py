@@ -83,10 +83,16 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document's row. `version` is what searches see, `latest_version` what was begun last."""
+    """A document in one generation of an index. `version` is what searches see, `latest_version` was begun last.
 
+    The `key` is the row's; jobs, versions and chunks belong to it. It is `live` when its generation is.
+    """
+
+    key: str
     id: str
     vector_store_id: str
+    generation: int
+    live: bool
     title: str
     title_given: bool
     filename: str

@@ -31,9 +31,11 @@ class Version:
     token_count: int
 
 
-def chunk_id(*, tenant: str, vector_store_id: str, document_id: str, version: int, index: int) -> str:
+def chunk_id(*, tenant: str, vector_store_id: str, generation: int, document_id: str, version: int, index: int) -> str:
     """A UUIDv5 of where the chunk stands, so that writing it twice is writing it once."""
-    return str(uuid5(_CHUNK_IDS, f"{tenant}/{vector_store_id}/{document_id}/{version}/{index}"))
+    # The first generation's ids are those from before there were others.
+    place = document_id if generation == 1 else f"{generation}/{document_id}"
+    return str(uuid5(_CHUNK_IDS, f"{tenant}/{vector_store_id}/{place}/{version}/{index}"))
 
 
 def batch_count(chunk_count: int) -> int:

@@ -1,6 +1,6 @@
 """Documents: read, listed, changed, indexed anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loremesh_kit.errors import EtagMismatch
@@ -50,19 +50,24 @@ class Documents:
         current, EtagMismatch.
         """
         async with self._database.transaction() as connection:
-            document = await self._changeable(connection, document_id)
-            if etag not in ("", document.etag):
+            rows = await self._changeable(connection, document_id)
+            if etag not in ("", rows[0].etag):
                 raise EtagMismatch
-            return await self.change(connection, document, title=title, attributes=attributes)
+            return (await self.change(connection, rows, title=title, attributes=attributes))[0]
 
     async def change(
-        self, connection: Connection, document: Document, *, title: str | None, attributes: Mapping[str, Any] | None
-    ) -> Document:
-        """Set what is not None on a locked document, and have the index follow."""
-        changed = await self._records.change(connection, document, title=title, attributes=attributes)
+        self,
+        connection: Connection,
+        rows: Sequence[Document],
+        *,
+        title: str | None,
+        attributes: Mapping[str, Any] | None,
+    ) -> list[Document]:
+        """Set what is not None on the locked rows of a document, and have the index follow."""
+        changed = [await self._records.change(connection, row, title=title, attributes=attributes) for row in rows]
         # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
-        if changed.version > 0:
-            await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document.id)])
+        syncs = [history.job(SYNC_ATTRIBUTES, row.key) for row in changed if row.version > 0]
+        await self._queue.enqueue(connection, syncs)
         return changed
 
     async def index(self, document_id: str, strategy: ChunkingStrategy | None) -> tuple[str, Document]:
@@ -71,31 +76,34 @@ class Documents:
         Raises DocumentNotFound, DocumentStateUnsuitable while it is being deleted.
         """
         async with self._database.transaction() as connection:
-            document = await self._changeable(connection, document_id)
-            return await self.begin(connection, document, strategy=strategy)
+            rows = await self._changeable(connection, document_id)
+            return await self.begin(connection, rows, strategy=strategy)
 
     async def begin(
         self,
         connection: Connection,
-        document: Document,
+        rows: Sequence[Document],
         *,
         strategy: ChunkingStrategy | None,
         content: NewContent | None = None,
     ) -> tuple[str, Document]:
-        """Begin the next version of a locked document, from other bytes if there are; the job's id and the document."""
-        begun = await self._records.begin_version(connection, document, strategy=strategy, content=content)
-        version = begun.latest_version
-        (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document.id, version=version)])
-        told = History(document_id=document.id, version=version)
-        await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
-        return job_id, begun
+        """Begin the next version of the locked rows of a document, from other bytes if there are.
 
-    async def _changeable(self, connection: Connection, document_id: str) -> Document:
-        document = await self._records.lock(connection, document_id)
-        if document is None:
+        The id of the first row's job, and that row.
+        """
+        begun = [await self._records.begin_version(connection, row, strategy=strategy, content=content) for row in rows]
+        new_jobs = [history.job(INDEX, row.key, version=row.latest_version) for row in begun]
+        job_ids = await self._queue.enqueue(connection, new_jobs)
+        told = History(document_id=begun[0].id, version=begun[0].latest_version)
+        await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
+        return job_ids[0], begun[0]
+
+    async def _changeable(self, connection: Connection, document_id: str) -> list[Document]:
+        rows = await self._records.lock_all(connection, document_id)
+        if not rows:
             raise DocumentNotFound(document_id)
-        if document.state is DocumentState.DELETING:
+        if rows[0].state is DocumentState.DELETING:
             raise DocumentStateUnsuitable(
-                "The document is being deleted.", document_id=document_id, state=document.state
+                "The document is being deleted.", document_id=document_id, state=rows[0].state
             )
-        return document
+        return rows

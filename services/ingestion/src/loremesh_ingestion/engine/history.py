@@ -20,10 +20,14 @@ TERMINAL = frozenset({READY, FAILED, DELETED})
 
 
 class History:
-    """Events of one attempt to do something with one version of a document."""
+    """Events of one attempt to do something with one version of a document.
 
-    def __init__(self, *, document_id: str, version: int, attempt: int = 1) -> None:
+    With the `key` of a row they are told only while that is the live one, whatever generations are built beside it.
+    """
+
+    def __init__(self, *, document_id: str, version: int, attempt: int = 1, key: str = "") -> None:
         self._document_id = document_id
+        self._key = key
         self._version = version
         self._attempt = attempt
 
@@ -51,7 +55,12 @@ class History:
 
     def _event(self, kind: str, payload: Mapping[str, Any]) -> NewEvent:
         return NewEvent(
-            run_id=self._document_id, kind=kind, payload=payload, attempt=self._attempt, path=[str(self._version)]
+            run_id=self._document_id,
+            kind=kind,
+            payload=payload,
+            attempt=self._attempt,
+            path=[str(self._version)],
+            key=self._key,
         )
 
 

@@ -70,7 +70,7 @@ class Indexing:
         entered = passage(document.state, DocumentState.PARSING)
         if entered:
             async with self._database.transaction() as connection:
-                await self._records.enter(connection, document.id, document.latest_version, DocumentState.PARSING)
+                await self._records.enter(connection, document.key, document.latest_version, DocumentState.PARSING)
                 await self._queue.append(connection, _history(job, document).entered(entered))
         return replace(document, state=entered[-1] if entered else document.state)
 
@@ -78,7 +78,11 @@ class Indexing:
         if reading.parsed.chunk_count == 0:
             raise DocumentEmpty
         key = objects.text_key(
-            tenant=identity.current().tenant, document_id=document.id, version=version.version, fence=job.fence
+            tenant=identity.current().tenant,
+            document_id=document.id,
+            generation=document.generation,
+            version=version.version,
+            fence=job.fence,
         )
         return Parse(
             text_key=await self._reader.keep_text(reading, document, version, key),
@@ -98,7 +102,7 @@ class Indexing:
         chunks = reading.chunks()
         target = carried(document, version, found_title=parse.title)
         written = await self._writer.write(
-            target, chunks, job, embedded_title=parse.embedded_title, since=document.version
+            target, chunks, job, embedded_title=parse.embedded_title, key=document.key, since=document.version
         )
         if job.attempt > 1:
             # An attempt before this may have cut it otherwise, with another release of the parser.
@@ -113,7 +117,7 @@ class Indexing:
     async def _fan_out(self, job: Job, document: Document, reading: Reading, parse: Parse) -> bool:
         """Keep the chunks and have their batches done; False when the version is not wanted any more."""
         batches = batch_count(parse.chunk_count)
-        place = (document.id, document.latest_version)
+        place = (document.key, document.latest_version)
         async with self._database.transaction() as connection:
             if not await self._records.enter(connection, *place, DocumentState.EMBEDDING, batches_total=batches):
                 return False
@@ -125,7 +129,7 @@ class Indexing:
             await self._queue.append(connection, _history(job, document).entered(entered))
             await self._queue.enqueue(
                 connection,
-                [history.job(EMBED_BATCH, document.id, version=place[1], batch=batch) for batch in range(batches)],
+                [history.job(EMBED_BATCH, document.key, version=place[1], batch=batch) for batch in range(batches)],
             )
             await jobs.complete(connection, job)
         return True
@@ -136,4 +140,4 @@ def _counted(parse: Parse, chunks: Sequence[Chunk]) -> Parse:
 
 
 def _history(job: Job, document: Document) -> History:
-    return History(document_id=document.id, version=document.latest_version, attempt=job.attempt)
+    return History(document_id=document.id, version=document.latest_version, attempt=job.attempt, key=document.key)

@@ -27,12 +27,14 @@ class Keeping:
         self._index = index
         self._records = records
 
-    async def known(self, target: IndexedDocument, chunks: Sequence[Chunk], *, since: int, window: int) -> Known:
-        """What version `since` of the same document (0: none) has of these chunks; raises DependencyUnavailable."""
-        _, before = await self._records.load(target.document_id, since) if since else (None, None)
+    async def known(
+        self, target: IndexedDocument, chunks: Sequence[Chunk], *, key: str, since: int, window: int
+    ) -> Known:
+        """What version `since` (0: none) of the document's row has of these chunks; raises DependencyUnavailable."""
+        _, before = await self._records.load(key, since) if since else (None, None)
         if before is None or before.embedded_title is None or before.embedding_model != target.embedding_model:
             return Known()
-        candidates = await self._records.chunks_reading(target.document_id, since, [chunk.text for chunk in chunks])
+        candidates = await self._records.chunks_reading(key, since, [chunk.text for chunk in chunks])
         positions: dict[str, list[int]] = defaultdict(list)
         for each in candidates:
             positions[each.embedding_text(before.embedded_title, model_tokens=window)].append(each.index)
@@ -46,6 +48,7 @@ def indexed_id(document: IndexedDocument, index: int) -> str:
     return chunk_id(
         tenant=identity.current().tenant,
         vector_store_id=document.vector_store_id,
+        generation=document.generation,
         document_id=document.document_id,
         version=document.version,
         index=index,

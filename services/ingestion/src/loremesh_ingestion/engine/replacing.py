@@ -67,20 +67,22 @@ class Replacements:
     async def _apply(
         self, connection: Connection, parameters: UploadParameters, stored: StoredBytes
     ) -> tuple[Document, UploadOutcome]:
-        document = await self._records.lock(connection, parameters.document_id)
-        if document is None or document.state is DocumentState.DELETING:
+        rows = await self._records.lock_all(connection, parameters.document_id)
+        if not rows or rows[0].state is DocumentState.DELETING:
             raise DocumentNotFound(parameters.document_id)
+        document = rows[0]
         title, attributes = _title(document, parameters), _attributes(document, parameters)
         if title is not None or attributes is not None:
-            document = await self._documents.change(connection, document, title=title, attributes=attributes)
+            rows = await self._documents.change(connection, rows, title=title, attributes=attributes)
         strategy = parameters.chunking_strategy
         if document.sha256 != stored.sha256:
             content = NewContent(stored=stored, filename=parameters.filename, media_type=parameters.media_type)
-            _, document = await self._documents.begin(connection, document, strategy=strategy, content=content)
+            _, document = await self._documents.begin(connection, rows, strategy=strategy, content=content)
             return document, UploadOutcome.REPLACED
         if strategy not in (None, document.chunking_strategy):
-            _, document = await self._documents.begin(connection, document, strategy=strategy)
-        return document, UploadOutcome.UNCHANGED
+            _, begun = await self._documents.begin(connection, rows, strategy=strategy)
+            return begun, UploadOutcome.UNCHANGED
+        return rows[0], UploadOutcome.UNCHANGED
 
 
 def _title(document: Document, given: UploadParameters) -> str | None:

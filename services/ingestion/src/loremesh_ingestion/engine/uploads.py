@@ -162,19 +162,20 @@ class Uploads:
             accepted = [
                 (document, context)
                 for new, context in items
-                if (document := found.get(new.id)) is not None and document.id == new.id
+                for document in found.get(new.id, ())
+                if document.id == new.id
             ]
             async with connection.pipeline():
                 await self._queue.enqueue(
                     connection,
                     [
-                        context.run(history.job, INDEX, document.id, version=document.latest_version)
+                        context.run(history.job, INDEX, document.key, version=document.latest_version)
                         for document, context in accepted
                     ],
                 )
-                uploaded = [event for document, _ in accepted for event in _uploaded(document)]
+                uploaded = [event for document, _ in accepted if document.live for event in _uploaded(document)]
                 await self._queue.append(connection, uploaded, watched=False)
-        return [found.get(new.id) for new, _ in items]
+        return [next(iter(found.get(new.id, ())), None) for new, _ in items]
 
 
 def _new(document_id: str, given: UploadParameters, stored: StoredBytes) -> NewDocument:

@@ -21,6 +21,7 @@ def carried(document: Document, version: Version, *, found_title: str) -> Indexe
     """What the chunks of a version carry; the title is the one the document will have when it is published."""
     return IndexedDocument(
         vector_store_id=document.vector_store_id,
+        generation=document.generation,
         embedding_model=version.embedding_model,
         document_id=document.id,
         version=version.version,
@@ -40,9 +41,16 @@ class Writer:
         self._keeping = Keeping(index=index, records=records)
 
     async def write(
-        self, document: IndexedDocument, chunks: Sequence[Chunk], job: Job, *, embedded_title: str | None, since: int
+        self,
+        document: IndexedDocument,
+        chunks: Sequence[Chunk],
+        job: Job,
+        *,
+        embedded_title: str | None,
+        key: str,
+        since: int,
     ) -> Written:
-        """Embed, where version `since` (0: none) has no vectors for it, and index.
+        """Embed, where version `since` (0: none) of the row `key` has no vectors for it, and index.
 
         Idempotent, since ids say where chunks stand. Raises StageFailed.
         """
@@ -50,7 +58,7 @@ class Writer:
         with stage(DocumentState.EMBEDDING, job):
             window = await self._window(document.embedding_model)
             texts = [chunk.embedding_text(title, model_tokens=window) for chunk in chunks]
-            known = await self._keeping.known(document, chunks, since=since, window=window)
+            known = await self._keeping.known(document, chunks, key=key, since=since, window=window)
             missing = [text for text in texts if text not in known.vectors]
             vectors = dict(known.vectors) | await self._embedded(missing, model=document.embedding_model)
         with stage(DocumentState.INDEXING, job):
@@ -75,9 +83,11 @@ class Writer:
 
     async def take_back(self, document: Document, version: Version) -> None:
         """Remove what an attempt may have written for a version which, it has turned out, nobody wants any more."""
-        now, _ = await self._records.load(document.id, version.version)
+        now, _ = await self._records.load(document.key, version.version)
         if standing(now, version.version) is Standing.GONE:
             await self._delete(document, version)
+            if await self._records.exists(document.id):  # it was its generation that went
+                return
             prefix = objects.prefix(tenant=identity.current().tenant, document_id=document.id)
             await self._blobs.delete_all(prefix)
         elif now is not None and (before := outdated_before(now, version.version)):
@@ -86,6 +96,7 @@ class Writer:
     async def _delete(self, document: Document, version: Version, *, before_version: int = 0) -> None:
         await self._index.delete(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=version.embedding_model,
             document_id=document.id,
             before_version=before_version,

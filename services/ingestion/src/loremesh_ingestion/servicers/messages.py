@@ -135,7 +135,12 @@ def chunk(value: Chunk, *, tenant: str, of: Document, version: int) -> document_
     """A chunk of a document's version."""
     return document_pb2.Chunk(
         id=chunk_id(
-            tenant=tenant, vector_store_id=of.vector_store_id, document_id=of.id, version=version, index=value.index
+            tenant=tenant,
+            vector_store_id=of.vector_store_id,
+            generation=of.generation,
+            document_id=of.id,
+            version=version,
+            index=value.index,
         ),
         index=value.index,
         content=value.text,
@@ -160,6 +165,7 @@ def vector_store(value: VectorStore) -> vector_store_pb2.VectorStore:
         create_time=None if value.create_time is None else timestamp(value.create_time),
         update_time=None if value.update_time is None else timestamp(value.update_time),
         etag=value.etag,
+        generation=value.generation,
     )
 
 

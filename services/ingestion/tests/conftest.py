@@ -14,6 +14,7 @@ from grpc import aio
 from grpc_status import rpc_status
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.ingestion.v1.generation_pb2_grpc import IndexGenerationServiceStub
 from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.ingestion.v1.vector_store_pb2_grpc import VectorStoreServiceStub
 from loremesh_ingestion.adapters.memory import MemoryBlobStore, MemoryEmbedder, MemoryParser, MemorySearchIndex
@@ -41,11 +42,13 @@ class Service:
     documents: Any = field(init=False)
     stores: Any = field(init=False)
     jobs: Any = field(init=False)
+    generations: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.documents = DocumentServiceStub(self.channel)
         self.stores = VectorStoreServiceStub(self.channel)
         self.jobs = JobServiceStub(self.channel)
+        self.generations = IndexGenerationServiceStub(self.channel)
 
     async def upload(self, content: bytes | Iterable[bytes], **given: Any) -> pb.Document:
         content_type = given.pop("content_type", "text/plain")

@@ -74,6 +74,13 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         await self._remember(request)
         return index_pb2.UpdateDocumentAttributesResponse()
 
+    async def GetChunkVectors(self, request, context):  # noqa: N802
+        await self._remember(request)
+        there = [
+            index_pb2.ChunkVectors(chunk_id=request.chunk_ids[0], dense=[1, 0], sparse_indices=[3], sparse_values=[2])
+        ]
+        return index_pb2.GetChunkVectorsResponse(vectors=there)
+
     async def CountChunks(self, request, context):  # noqa: N802
         await self._remember(request)
         return index_pb2.CountChunksResponse(count=7)
@@ -114,6 +121,7 @@ async def index():
 def document(document_id: str = "d", vector_store_id: str = "s") -> IndexedDocument:
     return IndexedDocument(
         vector_store_id=vector_store_id,
+        generation=3,
         embedding_model="m",
         document_id=document_id,
         version=2,
@@ -186,6 +194,7 @@ async def test_chunks_of_several_documents_are_written_in_one_call(index):
     assert list(first.sparse_indices) == [1, 7]
     request = servicer.requests[0][1]
     assert (request.vector_store_id, request.embedding_model, request.dimension) == ("s", "m", 2)
+    assert request.generation == 3
 
 
 async def test_stores_and_tenants_never_share_a_write(index):
@@ -212,13 +221,27 @@ async def test_fewer_chunks_than_were_sent_are_noticed(index):
 
 async def test_the_index_s_other_calls_say_what_they_are_about(index):
     search_index, servicer = index
-    assert await search_index.delete(vector_store_id="s", embedding_model="m", document_id="d", before_version=2) == 3
+    place = {"vector_store_id": "s", "generation": 3, "embedding_model": "m"}
+    assert await search_index.delete(**place, document_id="d", before_version=2) == 3
     assert await search_index.count(document()) == 7
     await search_index.update(document())
     delete, count, update = (request for _, request in servicer.requests)
+    assert {each.generation for each in (delete, count, update)} == {3}
     assert (delete.document_id, delete.before_version) == ("d", 2)
     assert (count.document_id, count.document_version) == ("d", 2)
     assert (update.document_id, update.title, dict(update.attributes.items())["draft"]) == ("d", "T", True)
+
+
+async def test_vectors_are_read_by_chunk_and_those_missing_are_left_out(index):
+    search_index, servicer = index
+    assert await search_index.vectors(document(), []) == {}
+    there, missing = entry(0).id, entry(1).id
+    found = await search_index.vectors(document(), [there, missing])
+    assert list(found) == [there]
+    assert (list(found[there].dense), list(found[there].sparse_indices)) == ([1, 0], [3])
+    ((_, request),) = servicer.requests
+    assert (request.vector_store_id, request.generation, request.embedding_model) == ("s", 3, "m")
+    assert list(request.chunk_ids) == [there, missing]
 
 
 @asynccontextmanager

@@ -91,6 +91,7 @@ class IndexedDocument:
     """Which document's version, and what each of its chunks carries in the index."""
 
     vector_store_id: str
+    generation: int
     embedding_model: str
     document_id: str
     version: int
@@ -106,9 +107,19 @@ class SearchIndex(Protocol):
         ...
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
-        """Remove a document's chunks, or a whole vector store's; with `before_version` only older ones. How many."""
+        """Remove a document's chunks, or all of a generation; with `before_version` only older ones. How many."""
+        ...
+
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """The vectors of chunks of the document, at most 500, by id; those which are not there are left out."""
         ...
 
     async def update(self, document: IndexedDocument) -> None:

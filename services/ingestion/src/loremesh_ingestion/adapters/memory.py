@@ -86,13 +86,20 @@ class MemorySearchIndex:
             self.chunks[tenant, entry.id] = (document, entry)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Forget what matches."""
         doomed = [
             key
             for key, document in self._documents().items()
-            if (document.vector_store_id, document.embedding_model) == (vector_store_id, embedding_model)
+            if (document.vector_store_id, document.generation) == (vector_store_id, generation)
+            and document.embedding_model == embedding_model
             and document_id in ("", document.document_id)
             and (before_version == 0 or document.version < before_version)
         ]
@@ -100,28 +107,34 @@ class MemorySearchIndex:
             del self.chunks[key]
         return len(doomed)
 
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Give those that are held."""
+        del document
+        tenant = identity.current().tenant
+        return {id_: self.chunks[tenant, id_][1].vector for id_ in chunk_ids if (tenant, id_) in self.chunks}
+
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes on the document's chunks."""
         for key, held in self._documents().items():
-            if held.document_id == document.document_id:
+            if (held.document_id, held.generation) == (document.document_id, document.generation):
                 carried = replace(held, title=document.title, attributes=document.attributes)
                 self.chunks[key] = (carried, self.chunks[key][1])
 
     async def count(self, document: IndexedDocument) -> int:
         """Count what is held of the version."""
-        wanted = (document.document_id, document.version)
-        return sum((held.document_id, held.version) == wanted for held in self._documents().values())
+        wanted = (document.document_id, document.generation, document.version)
+        return sum((held.document_id, held.generation, held.version) == wanted for held in self._documents().values())
 
     def _documents(self) -> Mapping[tuple[str, str], IndexedDocument]:
         tenant = identity.current().tenant
         return {key: document for key, (document, _) in self.chunks.items() if key[0] == tenant}
 
-    def held(self, document_id: str) -> list[tuple[int, int]]:
-        """Version and position of every chunk of a document, in order."""
+    def held(self, document_id: str, *, generation: int = 1) -> list[tuple[int, int]]:
+        """Version and position of every chunk of a document in a generation, in order."""
         return sorted(
             (document.version, entry.chunk.index)
             for document, entry in self.chunks.values()
-            if document.document_id == document_id
+            if (document.document_id, document.generation) == (document_id, generation)
         )
 
 

@@ -18,23 +18,26 @@ INSERT INTO deletions (id, document_id, vector_store_id) VALUES (%(id)s, %(docum
 
 _RECEIPT_ID = "SELECT id FROM deletions WHERE document_id = %s"
 
-_MODELS = "SELECT DISTINCT embedding_model FROM document_versions WHERE document_id = %s"
+_MODELS = """
+SELECT DISTINCT documents.generation, versions.embedding_model
+FROM documents JOIN document_versions AS versions ON versions.document_id = documents.key WHERE documents.id = %s
+"""
 
 _COUNT = "UPDATE deletions SET index_chunks = index_chunks + %s WHERE document_id = %s"
 
 _FINISH = """
 WITH removed AS (
-    DELETE FROM documents WHERE id = ANY(%(document_ids)s) AND state = 'DELETING' RETURNING id
+    DELETE FROM documents WHERE id = ANY(%(document_ids)s) AND state = 'DELETING' RETURNING id, key
 ), counted AS (
     SELECT removed.id, count(chunks.document_id) AS chunks
-    FROM removed LEFT JOIN chunks ON chunks.document_id = removed.id GROUP BY removed.id
+    FROM removed LEFT JOIN chunks ON chunks.document_id = removed.key GROUP BY removed.id
 ), finished AS (
     UPDATE deletions SET
         finish_time = now(), index_chunks = deletions.index_chunks + %(index_chunks)s,
         objects = deletions.objects + %(objects)s, chunks = counted.chunks
     FROM counted WHERE deletions.document_id = counted.id
 )
-SELECT id FROM removed
+SELECT id FROM counted
 """
 
 
@@ -56,9 +59,10 @@ class PostgresDeletions:
         row = await (await connection.execute(_RECEIPT_ID, [document_id])).fetchone()
         return row["id"] if row else ""
 
-    async def models(self, document_id: str) -> list[str]:
+    async def models(self, document_id: str) -> list[tuple[int, str]]:
         """Of all its versions."""
-        return [row["embedding_model"] for row in await self._database.fetch(_MODELS, [document_id])]
+        rows = await self._database.fetch(_MODELS, [document_id])
+        return [(row["generation"], row["embedding_model"]) for row in rows]
 
     async def count(self, document_id: str, *, index_chunks: int) -> None:
         """Add to the receipt."""

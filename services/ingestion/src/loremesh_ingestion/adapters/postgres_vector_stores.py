@@ -15,7 +15,8 @@ from loremesh_ingestion.records import Connection
 
 _COUNT = """
 (SELECT count(*) FROM documents
- WHERE documents.vector_store_id = vector_stores.id AND documents.state <> 'DELETING') AS document_count
+ WHERE documents.vector_store_id = vector_stores.id AND documents.generation = vector_stores.generation
+    AND documents.state <> 'DELETING') AS document_count
 """
 _COLUMNS = ", ".join(
     _COUNT if field.name == "document_count" else f"vector_stores.{field.name}" for field in fields(VectorStore)
@@ -29,14 +30,23 @@ WHERE NOT deleting AND (create_time, id) < (%s, %s) ORDER BY create_time DESC, i
 """  # noqa: S608
 
 _INSERT = """
-INSERT INTO vector_stores (id, display_name, description, embedding_model, chunking_strategy, attributes)
-VALUES (%(id)s, %(display_name)s, %(description)s, %(embedding_model)s, %(chunking_strategy)s, %(attributes)s)
-ON CONFLICT DO NOTHING
+WITH store AS (
+    INSERT INTO vector_stores (id, display_name, description, embedding_model, chunking_strategy, attributes)
+    VALUES (%(id)s, %(display_name)s, %(description)s, %(embedding_model)s, %(chunking_strategy)s, %(attributes)s)
+    ON CONFLICT DO NOTHING RETURNING id, generation, embedding_model, chunking_strategy
+)
+INSERT INTO index_generations (vector_store_id, generation, embedding_model, chunking_strategy, activate_time)
+SELECT id, generation, embedding_model, chunking_strategy, now() FROM store
 """
 
 _LOCK = "SELECT id FROM vector_stores WHERE id = %s AND NOT deleting FOR UPDATE"
 
 _CHANGE = """
+WITH line AS (
+    UPDATE index_generations SET chunking_strategy = %(chunking_strategy)s
+    WHERE vector_store_id = %(id)s AND %(chunking_strategy)s::jsonb IS NOT NULL
+        AND generation = (SELECT generation FROM vector_stores WHERE id = %(id)s)
+)
 UPDATE vector_stores SET
     display_name = coalesce(%(display_name)s, display_name), description = coalesce(%(description)s, description),
     chunking_strategy = coalesce(%(chunking_strategy)s, chunking_strategy),
@@ -52,16 +62,18 @@ WITH store AS (
     WHERE vector_store_id = %(id)s AND state <> 'DELETING' RETURNING id, vector_store_id
 )
 INSERT INTO deletions (id, document_id, vector_store_id)
-SELECT gen_random_uuid()::text, id, vector_store_id FROM hidden ON CONFLICT (tenant, document_id) DO NOTHING
+SELECT gen_random_uuid()::text, id, vector_store_id FROM (SELECT DISTINCT id, vector_store_id FROM hidden) AS document
+ON CONFLICT (tenant, document_id) DO NOTHING
 """
 
 _MODELS = """
-SELECT embedding_model FROM vector_stores WHERE id = %(id)s
-UNION SELECT embedding_model FROM document_versions JOIN documents ON documents.id = document_versions.document_id
+SELECT generation, embedding_model FROM index_generations WHERE vector_store_id = %(id)s
+UNION SELECT documents.generation, embedding_model
+FROM document_versions JOIN documents ON documents.key = document_versions.document_id
 WHERE documents.vector_store_id = %(id)s
 """
 
-_DOOMED = "SELECT id FROM documents WHERE vector_store_id = %s AND state = 'DELETING' ORDER BY id LIMIT %s"
+_DOOMED = "SELECT DISTINCT id FROM documents WHERE vector_store_id = %s AND state = 'DELETING' ORDER BY id LIMIT %s"
 
 _REMOVE = "DELETE FROM vector_stores WHERE id = %s AND deleting"
 
@@ -116,9 +128,10 @@ class PostgresVectorStores:
         """The store and all its documents in one statement, with a receipt for each document."""
         await connection.execute(_HIDE, {"id": vector_store_id})
 
-    async def models(self, vector_store_id: str) -> list[str]:
-        """The store's own, and those of versions made under another."""
-        return [row["embedding_model"] for row in await self._database.fetch(_MODELS, {"id": vector_store_id})]
+    async def models(self, vector_store_id: str) -> list[tuple[int, str]]:
+        """Those there are, and those that were deleted and still have documents."""
+        rows = await self._database.fetch(_MODELS, {"id": vector_store_id})
+        return [(row["generation"], row["embedding_model"]) for row in rows]
 
     async def doomed(self, vector_store_id: str, *, limit: int) -> list[str]:
         """Oldest first."""

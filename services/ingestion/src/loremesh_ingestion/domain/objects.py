@@ -13,6 +13,6 @@ def upload_key(*, tenant: str, document_id: str, upload_id: str) -> str:
     return f"{prefix(tenant=tenant, document_id=document_id)}{upload_id}"
 
 
-def text_key(*, tenant: str, document_id: str, version: int, fence: int) -> str:
+def text_key(*, tenant: str, document_id: str, generation: int, version: int, fence: int) -> str:
     """Where a version's text goes; each attempt has a key of its own, so that a late one overwrites nothing."""
-    return f"{prefix(tenant=tenant, document_id=document_id)}{version}-{fence}.txt"
+    return f"{prefix(tenant=tenant, document_id=document_id)}{generation}-{version}-{fence}.txt"

@@ -45,7 +45,7 @@ class Deletions:
         Raises DocumentNotFound.
         """
         async with self._database.transaction() as connection:
-            document = await self._documents.lock(connection, document_id)
+            document = next(iter(await self._documents.lock_all(connection, document_id)), None)
             if document is None:
                 raise DocumentNotFound(document_id)
             if document.state is DocumentState.DELETING:
@@ -69,9 +69,12 @@ class Deletions:
         return sum(
             [
                 await self._index.delete(
-                    vector_store_id=vector_store_id, embedding_model=model, document_id=document_id
+                    vector_store_id=vector_store_id,
+                    generation=generation,
+                    embedding_model=model,
+                    document_id=document_id,
                 )
-                for model in models
+                for generation, model in models
             ]
         )
 

@@ -45,12 +45,12 @@ class GivingUp:
     async def _fail(self, connection: Connection, job: Job, document: Document, error: ServiceError) -> None:
         version = job.payload["version"]
         why = failure(error, state=document.state)
-        if not await self._records.fail(connection, document.id, version, why):
+        if not await self._records.fail(connection, document.key, version, why):
             return
-        told = History(document_id=document.id, version=version, attempt=job.attempt)
+        told = History(document_id=document.id, version=version, attempt=job.attempt, key=document.key)
         await self._queue.append(connection, [told.failed(why)])
-        await self._queue.emit(connection, [history.failed(document, why)])
+        await self._queue.emit(connection, [history.failed(document, why)] if document.live else [])
         if document.version == 0:
             # Nothing of a document that never was ready may be found; where one version is, only the next removes it.
-            purge = history.job(PURGE, document.id, before_version=version + 1)
+            purge = history.job(PURGE, document.key, before_version=version + 1)
             await self._queue.enqueue(connection, [purge])

@@ -21,10 +21,14 @@ TERMINAL = frozenset({READY, FAILED, DELETED})
 
 
 class History:
-    """Events of one attempt to do something with one version of a document."""
+    """Events of one attempt to do something with one version of a document.
 
-    def __init__(self, *, document_id: str, version: int, attempt: int = 1) -> None:
+    With the `key` of a row they are told only while that is the live one, whatever generations are built beside it.
+    """
+
+    def __init__(self, *, document_id: str, version: int, attempt: int = 1, key: str = "") -> None:
         self._document_id = document_id
+        self._key = key
         self._version = version
         self._attempt = attempt
 
@@ -39,7 +43,8 @@ class History:
 
     def ready(self, document: Document) -> NewEvent:
         """Searches see the version now."""
-        return self._event(READY, _found(document))
+        changes = None if document.changes is None else asdict(document.changes)
+        return self._event(READY, _found(document) | {"changes": changes})
 
     def failed(self, failure: Failure) -> NewEvent:
         """It was given up."""
@@ -51,7 +56,12 @@ class History:
 
     def _event(self, kind: str, payload: Mapping[str, Any]) -> NewEvent:
         return NewEvent(
-            run_id=self._document_id, kind=kind, payload=payload, attempt=self._attempt, path=[str(self._version)]
+            run_id=self._document_id,
+            kind=kind,
+            payload=payload,
+            attempt=self._attempt,
+            path=[str(self._version)],
+            key=self._key,
         )
 
 
@@ -75,7 +85,7 @@ def ending(document: Document) -> tuple[str, Mapping[str, Any]]:
     return (READY, _found(document)) if document.failure is None else (FAILED, asdict(document.failure))
 
 
-def _found(document: Document) -> dict[str, int]:
+def _found(document: Document) -> dict[str, Any]:
     return {"version": document.version, "chunk_count": document.chunk_count, "token_count": document.token_count}
 
 

@@ -15,14 +15,14 @@ from loremesh_ingestion.records import Connection, DocumentRecords
 
 MOST_AT_ONCE = 1000
 
-Begin = Callable[[Connection, Document], Awaitable[object]]
+Begin = Callable[[Connection, Sequence[Document]], Awaitable[object]]
 
 
 class Jobs:
     """The use cases of JobService."""
 
     def __init__(self, *, database: Database, documents: DocumentRecords, begin: Begin) -> None:
-        """`begin` starts the indexing of a locked document anew, in the transaction it is given."""
+        """`begin` starts the indexing of locked rows of a document anew, in the transaction it is given."""
         self._database = database
         self._documents = documents
         self._begin = begin
@@ -63,7 +63,7 @@ class Jobs:
         await dead_letters.strike_off(connection, [letter.id])
         document = await self._documents.lock(connection, letter.subject_id)
         if document is not None and standing(document, letter.payload["version"]) is Standing.FAILED:
-            await self._begin(connection, document)
+            await self._begin(connection, [document])
 
 
 async def _hold(connection: Connection, job_ids: Sequence[str], which: Which) -> list[DeadLetter]:

@@ -36,8 +36,8 @@ class VectorStoreDeletion:
     async def __call__(self, job: Job) -> None:
         """Index first and rows last, so that what is to be removed is known until it is."""
         vector_store_id = job.subject_id
-        for model in await self._records.models(vector_store_id):
-            await self._index.delete(vector_store_id=vector_store_id, embedding_model=model)
+        for generation, model in await self._records.models(vector_store_id):
+            await self._index.delete(vector_store_id=vector_store_id, generation=generation, embedding_model=model)
         while document_ids := await self._records.doomed(vector_store_id, limit=_DOCUMENTS_AT_ONCE):
             for document_id in document_ids:
                 await self._remove(job, vector_store_id, document_id)

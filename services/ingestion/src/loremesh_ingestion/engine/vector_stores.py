@@ -57,7 +57,7 @@ class VectorStores:
 
     async def make_default(self) -> None:
         """Make the tenant's default store, on the embedding service's default model, unless it is there."""
-        store = VectorStore(id=DEFAULT_ID, display_name="Default", embedding_model=await self._model(""))
+        store = VectorStore(id=DEFAULT_ID, display_name="Default", embedding_model=await self.model(""))
         async with self._database.transaction() as connection:
             await self._records.insert(connection, store)
 
@@ -74,13 +74,14 @@ class VectorStores:
         """Raises EmbeddingModelUnknown and VectorStoreAlreadyExists; an empty id means a new one."""
         if store.id == DEFAULT_ID:
             raise VectorStoreAlreadyExists(store.id)  # always: it is made when it is first asked for
-        store = replace(store, id=store.id or new_id(), embedding_model=await self._model(store.embedding_model))
+        store = replace(store, id=store.id or new_id(), embedding_model=await self.model(store.embedding_model))
         async with self._database.transaction() as connection:
             if not await self._records.insert(connection, store):
                 raise VectorStoreAlreadyExists(store.id)
         return await self.get(store.id)
 
-    async def _model(self, wanted: str) -> str:
+    async def model(self, wanted: str) -> str:
+        """The id of the model `wanted`, of the default one when it is empty; raises EmbeddingModelUnknown."""
         models = await self._embedder.models()
         for model in models:
             if model.id == wanted or (model.default and not wanted):
@@ -115,4 +116,6 @@ class VectorStores:
             await self._queue.enqueue(connection, [history.job(DELETE_VECTOR_STORE, vector_store_id)])
         # Searches are to miss it at once if that can be had; the job makes sure of it.
         with suppress(ServiceError), deadline.scope(HIDE_SECONDS):
-            await self._index.delete(vector_store_id=vector_store_id, embedding_model=store.embedding_model)
+            await self._index.delete(
+                vector_store_id=vector_store_id, generation=store.generation, embedding_model=store.embedding_model
+            )

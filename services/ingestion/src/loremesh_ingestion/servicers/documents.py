@@ -48,7 +48,8 @@ class DocumentServicer(DocumentServiceServicer):
     ) -> pb.Document:
         """Take a document in pieces and accept it."""
         upload = await read_upload(request_iterator, context)
-        return messages.document(await self._uploads.accept(upload))
+        document, outcome = await self._uploads.accept(upload)
+        return messages.document(document, outcome=outcome)
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.Document:  # noqa: N802
         """Get one."""

@@ -71,6 +71,14 @@ class ModelProvider(Protocol):
         ...
 
 
+class Quotations(Protocol):
+    """Knows where documents are quoted."""
+
+    async def forget(self, document_id: str, *, vector_store_id: str, message_id: str) -> None:
+        """Remove what is quoted of a deleted document and say so, once for each message that told of the deletion."""
+        ...
+
+
 class DocumentRegistry(Protocol):
     """Knows which documents there are."""
 
@@ -218,7 +226,7 @@ class ChatWork(Protocol):
         """Begin the next attempt; raises ConversationNotFound when the conversation was deleted."""
         ...
 
-    async def tell(self, job: Job, happened: Sequence[Payload], *, attempt: int) -> None:
+    async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
         """Write events to the job's log."""
         ...
 

@@ -18,8 +18,10 @@ from loremesh_agent.adapters.configured import ConfiguredAgents
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
+from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.chat_job_servicer import ChatJobServicer
+from loremesh_agent.consumers import DocumentDeletions
 from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
@@ -57,7 +59,11 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     )
     return Wired(
         servicers=_servicers(outside, jobs, settings),
-        workers=[_worker(outside, settings), Purge(store=jobs)],
+        workers=[
+            _worker(outside, settings),
+            Purge(store=jobs),
+            DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
+        ],
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
         probes=outside.probes,
         long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob"}),

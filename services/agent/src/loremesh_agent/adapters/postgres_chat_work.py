@@ -9,7 +9,8 @@ from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
 from loremesh_agent.adapters.postgres_chat_jobs import end
-from loremesh_agent.adapters.postgres_turns import FINISH, finishing, history_before
+from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
+from loremesh_agent.adapters.postgres_turns import history_before, write_end
 from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.events import Failed, Payload
 from loremesh_agent.domain.journal import entry
@@ -60,11 +61,11 @@ class PostgresChatWork:
         )
         return AskedInBackground(turn=turn, request=row["request"], attempt=row["attempt"], history=history)
 
-    async def tell(self, job: Job, happened: Sequence[Payload], *, attempt: int) -> None:
+    async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
             await _check(connection, job)
-            await _append(connection, job, happened, attempt=attempt)
+            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
 
     async def finish(
         self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
@@ -72,9 +73,9 @@ class PostgresChatWork:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
             await complete(connection, job)
-            await _append(connection, job, happened, attempt=attempt)
+            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
             await connection.execute(_END, {"id": job.id, "state": finished.state})
-            if await (await connection.execute(FINISH, finishing(answer_id, finished))).fetchone() is None:
+            if not await write_end(connection, answer_id, finished):
                 raise FenceLost(job.id)
 
     async def give_up(self, connection: AsyncConnection[Row], job: Job, error: ServiceError) -> None:
@@ -89,6 +90,10 @@ async def _check(connection: AsyncConnection[Row], job: Job) -> None:
         raise FenceLost(job.id)
 
 
-async def _append(connection: AsyncConnection[Row], job: Job, happened: Sequence[Payload], *, attempt: int) -> None:
-    for kind, payload in map(entry, happened):
+async def _append(
+    connection: AsyncConnection[Row], job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int
+) -> None:
+    known = await quote(connection, answer_id, quoted(happened))
+    for each in happened:
+        kind, payload = entry(without_forgotten(each, known))
         await eventlog.append(connection, run_id=job.id, kind=kind, payload=payload, attempt=attempt)

@@ -6,8 +6,10 @@ from loremesh_kit.idempotency import once, remember
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
+from loremesh_agent.adapters.postgres_quotations import quote
 from loremesh_agent.adapters.postgres_rows import MESSAGE, message, sources
 from loremesh_agent.domain.conversations import Exchange, title_of
+from loremesh_agent.domain.passages import quotable
 from loremesh_agent.errors import ConversationBusy, ConversationNotFound
 from loremesh_agent.ports import AnsweredBefore, Claim, FinishedTurn, NewTurn
 
@@ -66,7 +68,7 @@ UPDATE messages SET content = %(content)s, lease_until = clock_timestamp() + mak
 WHERE id = %(answer_id)s AND state = 'IN_PROGRESS' RETURNING id
 """
 
-FINISH = """
+_FINISH = """
 UPDATE messages SET
     content = %(content)s, state = %(state)s, lease_until = NULL, sources = %(sources)s, model = %(model)s,
     grounded = %(grounded)s, finish_reason = %(finish_reason)s, input_tokens = %(input_tokens)s,
@@ -112,7 +114,9 @@ class PostgresTurns:
 
     async def finish(self, turn: NewTurn, finished: FinishedTurn) -> None:
         """See ports.TurnStore."""
-        if not await self._database.fetch(FINISH, finishing(turn.answer_id, finished)):
+        async with self._database.transaction() as connection:
+            is_kept = await write_end(connection, turn.answer_id, finished)
+        if not is_kept:
             await self._say_lost(turn)
 
     async def withdraw(self, turn: NewTurn) -> None:
@@ -156,19 +160,21 @@ async def history_before(
     return [Exchange(**{**row, "document_ids": frozenset(row["document_ids"])}) for row in reversed(rows)]
 
 
-def finishing(answer_id: str, finished: FinishedTurn) -> dict[str, object]:
-    """The parameters of FINISH."""
-    return {
+async def write_end(connection: AsyncConnection[Row], answer_id: str, finished: FinishedTurn) -> bool:
+    """Keep the answer as it ended, without passages of documents that are forgotten; False where the turn is lost."""
+    known = await quote(connection, answer_id, finished.sources)
+    parameters = {
         "answer_id": answer_id,
         "content": finished.content,
         "state": finished.state,
-        "sources": sources(finished.sources),
+        "sources": sources(quotable(finished.sources, known)),
         "model": finished.model,
         "grounded": finished.grounded,
         "finish_reason": finished.finish_reason or "",
         "input_tokens": finished.usage.input_tokens if finished.usage else None,
         "output_tokens": finished.usage.output_tokens if finished.usage else None,
     }
+    return await (await connection.execute(_FINISH, parameters)).fetchone() is not None
 
 
 async def _claim(connection: AsyncConnection[Row], turn: NewTurn, claim: Claim) -> None:

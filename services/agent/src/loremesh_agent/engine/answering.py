@@ -79,7 +79,9 @@ class _Journal:
     async def flush(self) -> None:
         """Write what is waiting."""
         if self._pending:
-            await self._work.tell(self._job, self._pending, attempt=self._asked.attempt)
+            await self._work.tell(
+                self._job, self._pending, answer_id=self._asked.turn.answer_id, attempt=self._asked.attempt
+            )
             self._pending = []
             self._written_at = time.monotonic()
 

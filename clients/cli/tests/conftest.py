@@ -12,7 +12,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc
+from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
+from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 
@@ -131,6 +132,39 @@ class FakeChat(chat_pb2_grpc.ChatServiceServicer):
             yield event
 
 
+@dataclass
+class FakeChatJobs(chat_job_pb2_grpc.ChatJobServiceServicer):
+    """Has one job, whose watch is cut once after so many events."""
+
+    events: list[chat_pb2.ChatEvent] = field(default_factory=list)
+    cut_after: int = 0
+    keys: list[str] = field(default_factory=list)
+    watches: list[int] = field(default_factory=list)
+
+    async def CreateChatJob(self, request: chat_pb2.ChatRequest, context: Context) -> pb_jobs.CreateChatJobResponse:
+        del request
+        self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        return pb_jobs.CreateChatJobResponse(job_id="j1", conversation_id="c1")
+
+    async def WatchChatJob(
+        self, request: pb_jobs.WatchChatJobRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.ChatEvent]:
+        self.watches.append(request.after_seq)
+        for event in self.events[request.after_seq :]:
+            if self.cut_after and event.seq > self.cut_after:
+                self.cut_after = 0
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            yield event
+
+    async def ListChatJobs(
+        self, request: pb_jobs.ListChatJobsRequest, context: Context
+    ) -> pb_jobs.ListChatJobsResponse:
+        del request, context
+        return pb_jobs.ListChatJobsResponse(
+            jobs=[pb_jobs.ChatJob(job_id="j1", status=pb_jobs.CHAT_JOB_STATUS_RUNNING, attempt=2)]
+        )
+
+
 async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
     """Refuse a call the way the services do."""
     packed = AnyMessage()
@@ -145,16 +179,19 @@ class FakeMesh:
     documents: FakeDocuments
     chat: FakeChat
     jobs: FakeJobs
+    chat_jobs: FakeChatJobs
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
-    documents, chat, jobs = FakeDocuments(), FakeChat(), FakeJobs()
+    documents, chat, jobs, chat_jobs = FakeDocuments(), FakeChat(), FakeJobs(), FakeChatJobs()
+    chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    yield FakeMesh(url=f"http://127.0.0.1:{port}", documents=documents, chat=chat, jobs=jobs)
+    url = f"http://127.0.0.1:{port}"
+    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs)
     await server.stop(None)

@@ -7,6 +7,9 @@ ServiceError
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
+├── GenerationNotFound        NOT_FOUND            GENERATION_NOT_FOUND
+├── DeletionReceiptNotFound   NOT_FOUND            DELETION_RECEIPT_NOT_FOUND
+├── ReconciliationNotFound    NOT_FOUND            RECONCILIATION_NOT_FOUND
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
@@ -169,6 +172,50 @@ class DocumentNotFound(ServiceError):
             f"There is no document {document_id}.",
             metadata={"document_id": document_id},
             resource=("Document", document_id),
+        )
+
+
+class GenerationNotFound(ServiceError):
+    """The vector store's index has no such generation."""
+
+    code = Code.NOT_FOUND
+    reason = "GENERATION_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        """`generation` is the one asked for."""
+        super().__init__(
+            f"Vector store {vector_store_id} has no generation {generation}.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+        )
+
+
+class DeletionReceiptNotFound(ServiceError):
+    """No deletion has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "DELETION_RECEIPT_NOT_FOUND"
+
+    def __init__(self, receipt_id: str) -> None:
+        """`receipt_id` is the one asked for."""
+        super().__init__(
+            f"There is no deletion receipt {receipt_id}.",
+            metadata={"receipt_id": receipt_id},
+            resource=("DeletionReceipt", receipt_id),
+        )
+
+
+class ReconciliationNotFound(ServiceError):
+    """No reconciliation has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "RECONCILIATION_NOT_FOUND"
+
+    def __init__(self, reconciliation_id: str) -> None:
+        """`reconciliation_id` is the one asked for."""
+        super().__init__(
+            f"There is no reconciliation {reconciliation_id}.",
+            metadata={"reconciliation_id": reconciliation_id},
+            resource=("Reconciliation", reconciliation_id),
         )
 
 

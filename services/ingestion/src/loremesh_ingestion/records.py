@@ -226,6 +226,26 @@ class QueueRecords(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What searches may show at an instant: a generation, its model and, by document id, the live versions."""
+
+    generation: int
+    embedding_model: str
+    versions: Mapping[str, int]
+
+
+class LivenessRecords(Protocol):
+    """What is live."""
+
+    async def resolve(self, vector_store_id: str, generation: int, document_ids: Sequence[str]) -> Live | None:
+        """Of the generation (0: the live one) of a vector store, or of any (empty); None: no such store or generation.
+
+        Documents being deleted, never ready or of another vector store are left out.
+        """
+        ...
+
+
 class VectorStoreRecords(Protocol):
     """Vector stores, as their owner sees and changes them."""
 

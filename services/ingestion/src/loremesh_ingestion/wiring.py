@@ -14,6 +14,7 @@ from loremesh_kit.worker import JobWorker
 from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
 from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
 from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
+from loremesh_ingestion.adapters.postgres_liveness import PostgresLiveness
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
 from loremesh_ingestion.domain import jobs
@@ -23,6 +24,7 @@ from loremesh_ingestion.engine.deletion import Deletions
 from loremesh_ingestion.engine.documents import Documents
 from loremesh_ingestion.engine.giving_up import GivingUp
 from loremesh_ingestion.engine.indexing import Indexing
+from loremesh_ingestion.engine.liveness import Liveness
 from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.reading import Reader
 from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
@@ -119,6 +121,7 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         uploads=uploads,
         documents=documents,
         content=Content(documents=documents, records=records.indexing, blobs=outside.blobs),
+        liveness=Liveness(records=PostgresLiveness(database=outside.database), vector_stores=vector_stores),
         deletions=deletions,
         watching=Watching(database=outside.database, bus=outside.bus),
     )

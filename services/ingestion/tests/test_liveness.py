@@ -43,7 +43,7 @@ async def test_the_answer_names_the_generation_and_its_model(service, refused):
 
 
 async def test_documents_of_another_store_or_tenant_are_left_out(service, refused):
-    store = await service.stores.CreateVectorStore(vector_store_pb2.CreateVectorStoreRequest())
+    store = await service.stores.CreateVectorStore(vector_store_pb2.CreateVectorStoreRequest(vector_store={}))
     here = await service.settled(await service.upload(b"here"))
     there = await service.settled(await service.upload(b"there", vector_store_id=store.id))
     assert (await resolved(service, here, there)).versions == {here.id: 1}
@@ -57,7 +57,7 @@ async def test_documents_of_another_store_or_tenant_are_left_out(service, refuse
 
 async def test_a_store_being_deleted_shows_nothing(start_service, refused):
     async with start_service() as service:
-        store = await service.stores.CreateVectorStore(vector_store_pb2.CreateVectorStoreRequest())
+        store = await service.stores.CreateVectorStore(vector_store_pb2.CreateVectorStoreRequest(vector_store={}))
         document = await service.settled(await service.upload(b"x", vector_store_id=store.id))
     async with start_service(role="server") as idle:
         request = vector_store_pb2.DeleteVectorStoreRequest(vector_store_id=store.id, force=True)

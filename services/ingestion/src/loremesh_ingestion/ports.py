@@ -106,7 +106,13 @@ class SearchIndex(Protocol):
         ...
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        embedding_model: str,
+        generation: int = 1,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Remove a document's chunks, or a whole vector store's; with `before_version` only older ones. How many."""
         ...

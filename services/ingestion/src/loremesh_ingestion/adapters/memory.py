@@ -86,9 +86,17 @@ class MemorySearchIndex:
             self.chunks[tenant, entry.id] = (document, entry)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        embedding_model: str,
+        generation: int = 1,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Forget what matches."""
+        if generation != 1:
+            return 0
         doomed = [
             key
             for key, document in self._documents().items()

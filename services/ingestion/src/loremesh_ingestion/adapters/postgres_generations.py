@@ -5,3 +5,10 @@ LIVE_GENERATION = "1::bigint"
 
 # Of a row of `documents`: the generation it is indexed in.
 DOCUMENT_GENERATION = "1::bigint"
+
+# Of a row of `documents`: the generations and models whose index may hold chunks of it, as JSON pairs.
+INDEX_PLACES = f"""coalesce(
+    (SELECT jsonb_agg(DISTINCT jsonb_build_array({DOCUMENT_GENERATION}, embedding_model)) FROM document_versions
+     WHERE document_versions.document_id = documents.id),
+    '[]'
+)"""  # noqa: S608 - made of constants

@@ -54,11 +54,18 @@ class GrpcSearchIndex:
         return [None] * len(items)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        embedding_model: str,
+        generation: int = 1,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Delete, and return how many there were."""
         request = pb.DeleteChunksRequest(
             vector_store_id=vector_store_id,
+            generation=generation,
             embedding_model=embedding_model,
             document_id=document_id,
             before_version=before_version,

@@ -13,6 +13,8 @@ ServiceError
 ├── JobNotDead                FAILED_PRECONDITION  JOB_NOT_DEAD
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
 ├── QueueFull                 RESOURCE_EXHAUSTED   QUEUE_FULL
+├── DeletionReceiptNotFound   NOT_FOUND            DELETION_RECEIPT_NOT_FOUND
+├── ReconciliationNotFound    NOT_FOUND            RECONCILIATION_NOT_FOUND
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
@@ -216,6 +218,36 @@ class DocumentNotFound(ServiceError):
             f"There is no document {document_id}.",
             metadata={"document_id": document_id},
             resource=("Document", document_id),
+        )
+
+
+class DeletionReceiptNotFound(ServiceError):
+    """No deletion has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "DELETION_RECEIPT_NOT_FOUND"
+
+    def __init__(self, receipt_id: str) -> None:
+        """`receipt_id` is the one asked for."""
+        super().__init__(
+            f"There is no deletion receipt {receipt_id}.",
+            metadata={"receipt_id": receipt_id},
+            resource=("DeletionReceipt", receipt_id),
+        )
+
+
+class ReconciliationNotFound(ServiceError):
+    """No reconciliation has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "RECONCILIATION_NOT_FOUND"
+
+    def __init__(self, reconciliation_id: str) -> None:
+        """`reconciliation_id` is the one asked for."""
+        super().__init__(
+            f"There is no reconciliation {reconciliation_id}.",
+            metadata={"reconciliation_id": reconciliation_id},
+            resource=("Reconciliation", reconciliation_id),
         )
 
 

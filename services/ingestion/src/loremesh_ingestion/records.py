@@ -11,6 +11,7 @@ from loremesh_kit.postgres import Row
 from psycopg import AsyncConnection
 
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
+from loremesh_ingestion.domain.deletion import ContentStore, IndexPlace, Receipt, Tombstone
 from loremesh_ingestion.domain.document import Changes, Document, DocumentState, Failure
 from loremesh_ingestion.domain.generation import Generation
 from loremesh_ingestion.domain.upload import StoredBytes
@@ -104,25 +105,35 @@ class DeletionRecords(Protocol):
     """Deletions: tombstones first, rows last, receipts for ever."""
 
     async def hide(self, connection: Connection, document: Document) -> str:
-        """Hide a locked document, and begin the receipt; its id."""
+        """Hide a locked document, and begin the receipt, which is its tombstone too; the receipt's id."""
         ...
 
-    async def receipt(self, connection: Connection, document_id: str) -> str:
-        """The id of the receipt of a document being deleted."""
+    async def receipt_id(self, connection: Connection, document_id: str) -> str:
+        """The id of the receipt of a deleted document, gone or not; empty where there is none."""
+        ...
+
+    async def tombstone(self, document_id: str) -> Tombstone | None:
+        """What is kept of a deleted document."""
         ...
 
     async def models(self, document_id: str) -> list[tuple[int, str]]:
         """The generations whose index may hold chunks of the document, with their models."""
         ...
 
-    async def count(self, document_id: str, *, index_chunks: int) -> None:
-        """Add to a deletion's receipt what was removed from the index before its job ran."""
+    async def count(self, connection: Connection, document_id: str, store: ContentStore, removed: int) -> None:
+        """Add to a deletion's receipt what was removed from a store just now, which may be nothing."""
         ...
 
-    async def finish(
-        self, connection: Connection, document_ids: Sequence[str], *, index_chunks: int, objects: int
-    ) -> list[str]:
-        """Remove rows of documents being deleted and complete their receipts; the ids of those that were there."""
+    async def finish(self, connection: Connection, document_id: str) -> bool:
+        """Remove the rows of a document being deleted, and say so in its receipt; False when there were none."""
+        ...
+
+    async def receipt(self, receipt_id: str) -> Receipt | None:
+        """A receipt by its id."""
+        ...
+
+    async def receipts(self, vector_store_id: str, *, after: Position | None, limit: int) -> Sequence[Receipt]:
+        """Receipts older than the one at `after`, of one vector store unless empty; ValueError for no position."""
         ...
 
 
@@ -293,6 +304,26 @@ class QueueRecords(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What searches may show at an instant: a generation, its model and, by document id, the live versions."""
+
+    generation: int
+    embedding_model: str
+    versions: Mapping[str, int]
+
+
+class LivenessRecords(Protocol):
+    """What is live."""
+
+    async def resolve(self, vector_store_id: str, generation: int, document_ids: Sequence[str]) -> Live | None:
+        """Of the generation (0: the live one) of a vector store, or of any (empty); None: no such store or generation.
+
+        Documents being deleted, never ready or of another vector store are left out.
+        """
+        ...
+
+
 class VectorStoreRecords(Protocol):
     """Vector stores, as their owner sees and changes them."""
 
@@ -366,8 +397,8 @@ class VectorStoreDeletionRecords(Protocol):
         """Hide a locked vector store and its documents."""
         ...
 
-    async def models(self, vector_store_id: str) -> list[tuple[int, str]]:
-        """The generations whose index may hold chunks of its documents, with their models."""
+    async def places(self, vector_store_id: str) -> list[IndexPlace]:
+        """The indexes that may hold chunks of its documents."""
         ...
 
     async def doomed(self, vector_store_id: str, *, limit: int) -> list[str]:

@@ -3,7 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from loremesh.ingestion.v1 import document_pb2_grpc, generation_pb2_grpc, job_pb2_grpc, vector_store_pb2_grpc
+from loremesh.ingestion.v1 import (
+    deletion_pb2_grpc,
+    document_pb2_grpc,
+    generation_pb2_grpc,
+    job_pb2_grpc,
+    vector_store_pb2_grpc,
+)
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -15,21 +21,26 @@ from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
 from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
 from loremesh_ingestion.adapters.postgres_generations import PostgresGenerations
 from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
+from loremesh_ingestion.adapters.postgres_liveness import PostgresLiveness
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
+from loremesh_ingestion.consumers import ForgottenDocuments
 from loremesh_ingestion.domain import jobs
 from loremesh_ingestion.engine.backlog import Backlog
 from loremesh_ingestion.engine.batches import Batches
 from loremesh_ingestion.engine.building import BuildGeneration, DropGeneration
 from loremesh_ingestion.engine.content import Content
-from loremesh_ingestion.engine.deletion import Deletions
+from loremesh_ingestion.engine.deletion import Deletions, LateWriter
 from loremesh_ingestion.engine.documents import Documents
 from loremesh_ingestion.engine.generations import Generations
 from loremesh_ingestion.engine.giving_up import GivingUp
 from loremesh_ingestion.engine.indexing import Indexing
 from loremesh_ingestion.engine.jobs import Jobs
+from loremesh_ingestion.engine.liveness import Liveness
 from loremesh_ingestion.engine.publishing import Publisher
+from loremesh_ingestion.engine.purging import Purger
 from loremesh_ingestion.engine.reading import Reader
+from loremesh_ingestion.engine.receipts import Receipts
 from loremesh_ingestion.engine.replacing import Replacements
 from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
 from loremesh_ingestion.engine.upkeep import Purge, SyncAttributes
@@ -38,6 +49,7 @@ from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.engine.writing import Writer
 from loremesh_ingestion.ports import BlobStore, Embedder, Parser, SearchIndex
+from loremesh_ingestion.servicers.deletions import DeletionServicer
 from loremesh_ingestion.servicers.documents import DocumentServicer
 from loremesh_ingestion.servicers.generations import IndexGenerationServicer
 from loremesh_ingestion.servicers.jobs import JobServicer
@@ -48,6 +60,7 @@ SERVICE = "ingestion"
 
 _DOCUMENTS = "loremesh.ingestion.v1.DocumentService"
 _GENERATIONS = "loremesh.ingestion.v1.IndexGenerationService"
+_DELETIONS = "loremesh.ingestion.v1.DeletionService"
 _VECTOR_STORES = "loremesh.ingestion.v1.VectorStoreService"
 _JOBS = "loremesh.ingestion.v1.JobService"
 _LONG_LIVED = frozenset(f"/{_DOCUMENTS}/{rpc}" for rpc in ("UploadDocument", "DownloadDocument", "WatchDocument"))
@@ -78,17 +91,27 @@ def assemble(outside: Outside, *, settings: Settings) -> Wired:
     """Servicers, worker and relay."""
     outside.database.listen(lambda topic: _wake_watchers(outside.bus, topic))
     records = _Records(outside.database)
-    deletions = Deletions(
+    purger = Purger(
         database=outside.database,
-        documents=records.documents,
         records=records.deletions,
         queue=records.queue,
         blobs=outside.blobs,
         index=outside.index,
     )
+    deletions = Deletions(
+        database=outside.database,
+        documents=records.documents,
+        records=records.deletions,
+        queue=records.queue,
+        purger=purger,
+    )
+    receipts = Receipts(database=outside.database, records=records.deletions)
     return Wired(
-        servicers=_servicers(outside, records, deletions, settings),
-        workers=[_worker(outside, records, deletions, settings)],
+        servicers=[*_servicers(outside, records, deletions, settings), _deletion_servicer(receipts)],
+        workers=[
+            _worker(outside, records, deletions, purger, settings),
+            ForgottenDocuments(bus=outside.bus, receipts=receipts),
+        ],
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
         probes=outside.probes,
         long_lived=_LONG_LIVED,
@@ -122,7 +145,6 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         deletions=records.vector_stores,
         queue=records.queue,
         embedder=outside.embedder,
-        index=outside.index,
     )
     documents = Documents(
         database=outside.database, records=records.documents, queue=records.queue, vector_stores=vector_stores
@@ -152,6 +174,7 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         uploads=uploads,
         documents=documents,
         content=Content(documents=documents, records=records.indexing, blobs=outside.blobs),
+        liveness=Liveness(records=PostgresLiveness(database=outside.database), vector_stores=vector_stores),
         deletions=deletions,
         watching=Watching(database=outside.database, bus=outside.bus, documents=records.documents),
     )
@@ -176,7 +199,15 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
     ]
 
 
-def _worker(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> JobWorker:
+def _deletion_servicer(receipts: Receipts) -> Servicer:
+    return Servicer(
+        add=deletion_pb2_grpc.add_DeletionServiceServicer_to_server,
+        servicer=DeletionServicer(receipts=receipts),
+        name=_DELETIONS,
+    )
+
+
+def _worker(outside: Outside, records: _Records, deletions: Deletions, purger: Purger, settings: Settings) -> JobWorker:
     database = outside.database
     writer = Writer(embedder=outside.embedder, index=outside.index, blobs=outside.blobs, records=records.indexing)
     publisher = Publisher(database=database, records=records.indexing, queue=records.queue, writer=writer)
@@ -186,7 +217,7 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, settings:
         directory=settings.work_directory,
         quick_directory=settings.quick_work_directory,
     )
-    handlers: Mapping[str, Handler] = {
+    handlers: dict[str, Handler] = {
         jobs.INDEX: Indexing(
             database=database,
             records=records.indexing,
@@ -218,13 +249,11 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, settings:
         ),
         jobs.DELETE: deletions.remove,
         jobs.DELETE_VECTOR_STORE: VectorStoreDeletion(
-            database=database,
-            records=records.vector_stores,
-            deletions=records.deletions,
-            queue=records.queue,
-            blobs=outside.blobs,
-            index=outside.index,
+            database=database, records=records.vector_stores, purger=purger, index=outside.index
         ),
+    }
+    handlers |= {
+        kind: LateWriter(handler=handlers[kind], deletions=deletions) for kind in (jobs.INDEX, jobs.EMBED_BATCH)
     }
     return JobWorker(
         database=database,

@@ -95,6 +95,8 @@ class MemorySearchIndex:
         before_version: int = 0,
     ) -> int:
         """Forget what matches."""
+        if generation != 1:
+            return 0
         doomed = [
             key
             for key, document in self._documents().items()

@@ -17,6 +17,12 @@ _VERSION = tuple(field.name for field in fields(Version))
 LIVE = """documents.generation = (
     SELECT store.generation FROM vector_stores AS store WHERE store.id = documents.vector_store_id
 )"""
+# Of a row of `documents`, or of its id alone: the generations and models whose index may hold chunks of it, as pairs.
+INDEX_PLACES = """coalesce((
+    SELECT jsonb_agg(DISTINCT jsonb_build_array(line.generation, versions.embedding_model))
+    FROM documents AS line JOIN document_versions AS versions ON versions.document_id = line.key
+    WHERE line.id = documents.id
+), '[]')"""
 DOCUMENT = ", ".join(f"{LIVE} AS live" if name == "live" else f"documents.{name}" for name in _DOCUMENT)
 VERSION = ", ".join(f"document_versions.{name} AS version_{name}" for name in _VERSION)
 

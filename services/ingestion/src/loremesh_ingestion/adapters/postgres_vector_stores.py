@@ -8,8 +8,9 @@ from typing import Any
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database, Row
 
-from loremesh_ingestion.adapters.postgres_rows import json, strategy
+from loremesh_ingestion.adapters.postgres_rows import INDEX_PLACES, json, strategy
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
+from loremesh_ingestion.domain.deletion import IndexPlace
 from loremesh_ingestion.domain.vector_store import VectorStore, VectorStoreChange
 from loremesh_ingestion.records import Connection
 
@@ -54,23 +55,26 @@ UPDATE vector_stores SET
 WHERE id = %(id)s
 """
 
-_HIDE = """
+_HIDE = f"""
 WITH store AS (
     UPDATE vector_stores SET deleting = true WHERE id = %(id)s
 ), hidden AS (
     UPDATE documents SET state = 'DELETING', failure = NULL, revision = revision + 1, update_time = now()
     WHERE vector_store_id = %(id)s AND state <> 'DELETING' RETURNING id, vector_store_id
 )
-INSERT INTO deletions (id, document_id, vector_store_id)
-SELECT gen_random_uuid()::text, id, vector_store_id FROM (SELECT DISTINCT id, vector_store_id FROM hidden) AS document
+INSERT INTO deletions (id, document_id, vector_store_id, indexes)
+SELECT gen_random_uuid()::text, id, vector_store_id, {INDEX_PLACES}
+FROM (SELECT DISTINCT id, vector_store_id FROM hidden) AS documents
 ON CONFLICT (tenant, document_id) DO NOTHING
-"""
+"""  # noqa: S608
 
-_MODELS = """
+_PLACES = """
 SELECT generation, embedding_model FROM index_generations WHERE vector_store_id = %(id)s
 UNION SELECT documents.generation, embedding_model
 FROM document_versions JOIN documents ON documents.key = document_versions.document_id
 WHERE documents.vector_store_id = %(id)s
+UNION SELECT (place ->> 0)::bigint, place ->> 1 FROM deletions, jsonb_array_elements(indexes) AS place
+WHERE deletions.vector_store_id = %(id)s
 """
 
 _DOOMED = "SELECT DISTINCT id FROM documents WHERE vector_store_id = %s AND state = 'DELETING' ORDER BY id LIMIT %s"
@@ -128,10 +132,9 @@ class PostgresVectorStores:
         """The store and all its documents in one statement, with a receipt for each document."""
         await connection.execute(_HIDE, {"id": vector_store_id})
 
-    async def models(self, vector_store_id: str) -> list[tuple[int, str]]:
-        """Those there are, and those that were deleted and still have documents."""
-        rows = await self._database.fetch(_MODELS, {"id": vector_store_id})
-        return [(row["generation"], row["embedding_model"]) for row in rows]
+    async def places(self, vector_store_id: str) -> list[IndexPlace]:
+        """The live one, and those of versions made under another, also of deleted documents."""
+        return [IndexPlace(**row) for row in await self._database.fetch(_PLACES, {"id": vector_store_id})]
 
     async def doomed(self, vector_store_id: str, *, limit: int) -> list[str]:
         """Oldest first."""

@@ -4,7 +4,6 @@ from loremesh_kit import jobs
 from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.domain.jobs import INDEX
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.ports import BlobStore, SearchIndex
 from loremesh_ingestion.records import GenerationRecords, QueueRecords
@@ -28,7 +27,7 @@ class BuildGeneration:
                 built = await self._records.build(
                     connection, vector_store_id, generation, after=after, limit=_ROWS_AT_ONCE
                 )
-                new_jobs = [history.job(INDEX, each.key, version=each.latest_version) for each in built]
+                new_jobs = [history.index_job(each) for each in built]
                 await self._queue.enqueue(connection, new_jobs)
                 if len(built) < _ROWS_AT_ONCE:
                     await jobs.complete(connection, job)

@@ -8,7 +8,7 @@ from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import INDEX, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import SYNC_ATTRIBUTES
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
@@ -105,7 +105,7 @@ class Documents:
         The id of the first row's job, and that row.
         """
         begun = [await self._records.begin_version(connection, row, strategy=strategy, content=content) for row in rows]
-        new_jobs = [history.job(INDEX, row.key, version=row.latest_version) for row in begun]
+        new_jobs = [history.index_job(row) for row in begun]
         job_ids = await self._queue.enqueue(connection, new_jobs)
         told = History(document_id=begun[0].id, version=begun[0].latest_version, key=begun[0].key)
         await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))

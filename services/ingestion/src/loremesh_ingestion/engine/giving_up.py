@@ -5,8 +5,8 @@ from loremesh_kit import jobs
 from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import Job
 
-from loremesh_ingestion.domain.document import Document
-from loremesh_ingestion.domain.jobs import EMBED_BATCH, INDEX, MAX_ATTEMPTS, PURGE
+from loremesh_ingestion.domain.document import Document, DocumentState
+from loremesh_ingestion.domain.jobs import DELETE, EMBED_BATCH, INDEX, MAX_ATTEMPTS, PURGE
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.stages import failure
@@ -29,7 +29,10 @@ class GivingUp:
         """Make the document FAILED, or ask for the same work later."""
         if job.kind in (INDEX, EMBED_BATCH):
             document = await self._documents.lock(connection, job.subject_id)
-            if document is not None:
+            if document is None or document.state is DocumentState.DELETING:
+                # Its last attempt may have written after the deletion.
+                await self._queue.enqueue(connection, [history.job(DELETE, job.payload["document_id"])])
+            else:
                 await self._fail(connection, job, document, error)
             return
         _log.error("begun anew later", kind=job.kind, subject_id=job.subject_id, reason=error.reason)

@@ -8,7 +8,7 @@ from loremesh_kit import identity
 from loremesh_kit.telemetry import traces
 
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
-from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import EMBED_BATCH, INDEX, MAX_ATTEMPTS
 from loremesh_ingestion.records import NewEvent, NewFact, NewJob
 
 STATE_CHANGED = "state_changed"
@@ -116,3 +116,13 @@ def job(kind: str, subject_id: str, **ids: int | str) -> NewJob:
         traceparent=traces.current_traceparent(),
         max_attempts=MAX_ATTEMPTS,
     )
+
+
+def index_job(document: Document) -> NewJob:
+    """Index the latest version; the document's id goes along, since its row may be gone when the job is done."""
+    return job(INDEX, document.key, document_id=document.id, version=document.latest_version)
+
+
+def batch_job(document: Document, *, version: int, batch: int) -> NewJob:
+    """Embed one batch of a version; the document's id goes along as in `index_job`."""
+    return job(EMBED_BATCH, document.key, document_id=document.id, version=version, batch=batch)

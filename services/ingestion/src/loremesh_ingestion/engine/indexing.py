@@ -11,7 +11,6 @@ from loremesh_kit.postgres import Database
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document, DocumentState, Standing, passage, standing
-from loremesh_ingestion.domain.jobs import EMBED_BATCH
 from loremesh_ingestion.domain.version import BATCH_SIZE, Version, batch_count
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
@@ -129,7 +128,7 @@ class Indexing:
             await self._queue.append(connection, _history(job, document).entered(entered))
             await self._queue.enqueue(
                 connection,
-                [history.job(EMBED_BATCH, document.key, version=place[1], batch=batch) for batch in range(batches)],
+                [history.batch_job(document, version=place[1], batch=batch) for batch in range(batches)],
             )
             await jobs.complete(connection, job)
         return True

@@ -8,7 +8,7 @@ from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.document import Document, DocumentState, passage
-from loremesh_ingestion.domain.jobs import PURGE, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import DELETE, PURGE, SYNC_ATTRIBUTES
 from loremesh_ingestion.domain.version import Version
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.batching import Batcher
@@ -77,6 +77,9 @@ class Publisher:
         if document is not None and version is not None:
             await self._writer.take_back(document, version)
         async with self._database.transaction() as connection:
+            if document is None:
+                # An attempt before this may have written after the deletion.
+                await self._queue.enqueue(connection, [history.job(DELETE, job.payload["document_id"])])
             await jobs.complete(connection, job)
 
 

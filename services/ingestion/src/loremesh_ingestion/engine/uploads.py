@@ -14,7 +14,6 @@ from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import INDEX
 from loremesh_ingestion.domain.upload import MAX_BYTES, StoredBytes, UploadOutcome, UploadParameters
 from loremesh_ingestion.domain.vector_store import DEFAULT_ID
 from loremesh_ingestion.engine import history
@@ -168,10 +167,7 @@ class Uploads:
             async with connection.pipeline():
                 await self._queue.enqueue(
                     connection,
-                    [
-                        context.run(history.job, INDEX, document.key, version=document.latest_version)
-                        for document, context in accepted
-                    ],
+                    [context.run(history.index_job, document) for document, context in accepted],
                 )
                 uploaded = [event for document, _ in accepted if document.live for event in _uploaded(document)]
                 await self._queue.append(connection, uploaded, watched=False)

@@ -1,11 +1,9 @@
 """Vector stores: made, changed, listed and deleted; the default one is made when it is first needed."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-from loremesh_kit import deadline
-from loremesh_kit.errors import EtagMismatch, PageTokenInvalid, ServiceError
+from loremesh_kit.errors import EtagMismatch, PageTokenInvalid
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
@@ -19,10 +17,8 @@ from loremesh_ingestion.errors import (
     VectorStoreInUse,
     VectorStoreNotFound,
 )
-from loremesh_ingestion.ports import Embedder, SearchIndex
+from loremesh_ingestion.ports import Embedder
 from loremesh_ingestion.records import QueueRecords, VectorStoreDeletionRecords, VectorStoreRecords
-
-HIDE_SECONDS = 2.0
 
 
 class VectorStores:
@@ -36,14 +32,12 @@ class VectorStores:
         deletions: VectorStoreDeletionRecords,
         queue: QueueRecords,
         embedder: Embedder,
-        index: SearchIndex,
     ) -> None:
         self._database = database
         self._records = records
         self._deletions = deletions
         self._queue = queue
         self._embedder = embedder
-        self._index = index
 
     async def get(self, vector_store_id: str) -> VectorStore:
         """Raises VectorStoreNotFound; the default one is made if need be."""
@@ -114,8 +108,3 @@ class VectorStores:
                 raise VectorStoreInUse(message, vector_store_id=vector_store_id)
             await self._deletions.hide(connection, vector_store_id)
             await self._queue.enqueue(connection, [history.job(DELETE_VECTOR_STORE, vector_store_id)])
-        # Searches are to miss it at once if that can be had; the job makes sure of it.
-        with suppress(ServiceError), deadline.scope(HIDE_SECONDS):
-            await self._index.delete(
-                vector_store_id=vector_store_id, generation=store.generation, embedding_model=store.embedding_model
-            )

@@ -17,6 +17,7 @@ from loremesh_ingestion.domain.disposition import content_disposition
 from loremesh_ingestion.engine.content import LINK_SECONDS, Content
 from loremesh_ingestion.engine.deletion import Deletions
 from loremesh_ingestion.engine.documents import Documents
+from loremesh_ingestion.engine.liveness import Liveness
 from loremesh_ingestion.engine.uploads import Uploads
 from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.records import DocumentQuery
@@ -35,11 +36,19 @@ class DocumentServicer(DocumentServiceServicer):
     """One method per rpc."""
 
     def __init__(
-        self, *, uploads: Uploads, documents: Documents, content: Content, deletions: Deletions, watching: Watching
+        self,
+        *,
+        uploads: Uploads,
+        documents: Documents,
+        content: Content,
+        liveness: Liveness,
+        deletions: Deletions,
+        watching: Watching,
     ) -> None:
         self._uploads = uploads
         self._documents = documents
         self._content = content
+        self._liveness = liveness
         self._deletions = deletions
         self._watching = watching
 
@@ -111,6 +120,20 @@ class DocumentServicer(DocumentServiceServicer):
         del context
         job_id, document = await self._documents.retry(messages.line(request.document_id))
         return pb.IndexDocumentResponse(job_id=job_id, document=messages.document(document))
+
+    async def ResolveVersions(  # noqa: N802
+        self, request: pb.ResolveVersionsRequest, context: Context
+    ) -> pb.ResolveVersionsResponse:
+        """Say what is live."""
+        del context
+        live = await self._liveness.resolve(
+            messages.line(request.vector_store_id),
+            generation=request.generation,
+            document_ids=[messages.line(document_id) for document_id in request.document_ids],
+        )
+        return pb.ResolveVersionsResponse(
+            generation=live.generation, embedding_model=live.embedding_model, versions=live.versions
+        )
 
     async def DeleteDocument(  # noqa: N802
         self, request: pb.DeleteDocumentRequest, context: Context

@@ -9,7 +9,7 @@ from loremesh_ingestion.adapters.retrieval import GrpcSearchIndex
 from loremesh_ingestion.adapters.sibling import Refused
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
+from loremesh_ingestion.ports import IndexedDocument, IndexedVersion, IndexEntry, Vector
 from loremesh_kit import identity
 from loremesh_kit.channel import open_channel
 from loremesh_kit.errors import Code, DependencyUnavailable, ServiceError
@@ -77,6 +77,12 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
     async def CountChunks(self, request, context):  # noqa: N802
         await self._remember(request)
         return index_pb2.CountChunksResponse(count=7)
+
+    async def ListIndexedVersions(self, request, context):  # noqa: N802
+        await self._remember(request)
+        for number in (1, 2):
+            version = index_pb2.IndexedVersion(document_id="d", document_version=number, chunk_count=7)
+            yield index_pb2.ListIndexedVersionsResponse(versions=[version])
 
 
 @pytest.fixture
@@ -212,13 +218,17 @@ async def test_fewer_chunks_than_were_sent_are_noticed(index):
 
 async def test_the_index_s_other_calls_say_what_they_are_about(index):
     search_index, servicer = index
-    assert await search_index.delete(vector_store_id="s", embedding_model="m", document_id="d", before_version=2) == 3
+    place = {"vector_store_id": "s", "embedding_model": "m", "generation": 3}
+    assert await search_index.delete(**place, document_id="d", before_version=2) == 3
     assert await search_index.count(document()) == 7
     await search_index.update(document())
     delete, count, update = (request for _, request in servicer.requests)
-    assert (delete.document_id, delete.before_version) == ("d", 2)
+    assert (delete.document_id, delete.before_version, delete.generation) == ("d", 2, 3)
     assert (count.document_id, count.document_version) == ("d", 2)
     assert (update.document_id, update.title, dict(update.attributes.items())["draft"]) == ("d", "T", True)
+    listed = [each async for part in search_index.versions(**place) for each in part]
+    assert listed == [IndexedVersion("d", 1, 7), IndexedVersion("d", 2, 7)]
+    assert servicer.requests[-1][1].generation == 3
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ PURGE = "purge"
 SYNC_ATTRIBUTES = "sync_attributes"
 DELETE = "delete"
 DELETE_VECTOR_STORE = "delete_vector_store"
+RECONCILE = "reconcile"
 
 # With backoff from one second up to five minutes, about twenty minutes: longer than a restart of anything we need.
 MAX_ATTEMPTS = 12

@@ -9,7 +9,7 @@ from loremesh_ingestion.adapters.retrieval import GrpcSearchIndex
 from loremesh_ingestion.adapters.sibling import Refused
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
+from loremesh_ingestion.ports import IndexedDocument, IndexedVersion, IndexEntry, Vector
 from loremesh_kit import identity
 from loremesh_kit.channel import open_channel
 from loremesh_kit.errors import Code, DependencyUnavailable, ServiceError
@@ -84,6 +84,12 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
     async def CountChunks(self, request, context):  # noqa: N802
         await self._remember(request)
         return index_pb2.CountChunksResponse(count=7)
+
+    async def ListIndexedVersions(self, request, context):  # noqa: N802
+        await self._remember(request)
+        for number in (1, 2):
+            version = index_pb2.IndexedVersion(document_id="d", document_version=number, chunk_count=7)
+            yield index_pb2.ListIndexedVersionsResponse(versions=[version])
 
 
 @pytest.fixture
@@ -230,6 +236,9 @@ async def test_the_index_s_other_calls_say_what_they_are_about(index):
     assert (delete.document_id, delete.before_version) == ("d", 2)
     assert (count.document_id, count.document_version) == ("d", 2)
     assert (update.document_id, update.title, dict(update.attributes.items())["draft"]) == ("d", "T", True)
+    listed = [each async for part in search_index.versions(**place) for each in part]
+    assert listed == [IndexedVersion("d", 1, 7), IndexedVersion("d", 2, 7)]
+    assert servicer.requests[-1][1].generation == 3
 
 
 async def test_vectors_are_read_by_chunk_and_those_missing_are_left_out(index):

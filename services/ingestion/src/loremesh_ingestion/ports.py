@@ -2,11 +2,20 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
 from loremesh_ingestion.parsing.result import Parsed
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's key, and when it was written."""
+
+    key: str
+    write_time: datetime
 
 
 class BlobStore(Protocol):
@@ -26,6 +35,10 @@ class BlobStore(Protocol):
 
     async def delete_all(self, prefix: str) -> int:
         """Remove every object whose key begins with `prefix`, and say how many there were."""
+        ...
+
+    def entries(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """Every object whose key begins with `prefix`, up to 1,000 at a time."""
         ...
 
     async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
@@ -99,6 +112,15 @@ class IndexedDocument:
     attributes: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class IndexedVersion:
+    """How many chunks of a document's version are in the index."""
+
+    document_id: str
+    version: int
+    chunk_count: int
+
+
 class SearchIndex(Protocol):
     """Holds chunks to be searched. Every method is idempotent and raises DependencyUnavailable."""
 
@@ -128,4 +150,10 @@ class SearchIndex(Protocol):
 
     async def count(self, document: IndexedDocument) -> int:
         """How many chunks of the document's version there are."""
+        ...
+
+    def versions(
+        self, *, vector_store_id: str, embedding_model: str, generation: int = 1
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        """What the index of a vector store holds, in parts; the counts of a version are to be added up."""
         ...

@@ -3,13 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from loremesh.ingestion.v1 import (
-    deletion_pb2_grpc,
-    document_pb2_grpc,
-    generation_pb2_grpc,
-    job_pb2_grpc,
-    vector_store_pb2_grpc,
-)
+from loremesh.ingestion.v1 import document_pb2_grpc, generation_pb2_grpc, job_pb2_grpc, vector_store_pb2_grpc
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -24,13 +18,12 @@ from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
 from loremesh_ingestion.adapters.postgres_liveness import PostgresLiveness
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
 from loremesh_ingestion.adapters.postgres_vector_stores import PostgresVectorStores
-from loremesh_ingestion.consumers import ForgottenDocuments
 from loremesh_ingestion.domain import jobs
 from loremesh_ingestion.engine.backlog import Backlog
 from loremesh_ingestion.engine.batches import Batches
 from loremesh_ingestion.engine.building import BuildGeneration, DropGeneration
 from loremesh_ingestion.engine.content import Content
-from loremesh_ingestion.engine.deletion import Deletions, LateWriter
+from loremesh_ingestion.engine.deletion import LateWriter
 from loremesh_ingestion.engine.documents import Documents
 from loremesh_ingestion.engine.generations import Generations
 from loremesh_ingestion.engine.giving_up import GivingUp
@@ -38,18 +31,15 @@ from loremesh_ingestion.engine.indexing import Indexing
 from loremesh_ingestion.engine.jobs import Jobs
 from loremesh_ingestion.engine.liveness import Liveness
 from loremesh_ingestion.engine.publishing import Publisher
-from loremesh_ingestion.engine.purging import Purger
 from loremesh_ingestion.engine.reading import Reader
-from loremesh_ingestion.engine.receipts import Receipts
 from loremesh_ingestion.engine.replacing import Replacements
-from loremesh_ingestion.engine.store_deletion import VectorStoreDeletion
 from loremesh_ingestion.engine.upkeep import Purge, SyncAttributes
 from loremesh_ingestion.engine.uploads import Uploads
 from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.engine.writing import Writer
 from loremesh_ingestion.ports import BlobStore, Embedder, Parser, SearchIndex
-from loremesh_ingestion.servicers.deletions import DeletionServicer
+from loremesh_ingestion.removal import Removal
 from loremesh_ingestion.servicers.documents import DocumentServicer
 from loremesh_ingestion.servicers.generations import IndexGenerationServicer
 from loremesh_ingestion.servicers.jobs import JobServicer
@@ -70,6 +60,7 @@ _IDEMPOTENT = frozenset(
         *(f"/{_VECTOR_STORES}/{verb}VectorStore" for verb in ("Create", "Update", "Delete")),
         *(f"/{_GENERATIONS}/{verb}IndexGeneration" for verb in ("Create", "Activate", "Delete")),
         f"/{_JOBS}/ReplayDeadLetters",
+        f"/{_DELETIONS}/ReconcileVectorStore",
     }
 )
 
@@ -91,27 +82,16 @@ def assemble(outside: Outside, *, settings: Settings) -> Wired:
     """Servicers, worker and relay."""
     outside.database.listen(lambda topic: _wake_watchers(outside.bus, topic))
     records = _Records(outside.database)
-    purger = Purger(
+    removal = Removal(
         database=outside.database,
-        records=records.deletions,
-        queue=records.queue,
+        bus=outside.bus,
         blobs=outside.blobs,
+        embedder=outside.embedder,
         index=outside.index,
     )
-    deletions = Deletions(
-        database=outside.database,
-        documents=records.documents,
-        records=records.deletions,
-        queue=records.queue,
-        purger=purger,
-    )
-    receipts = Receipts(database=outside.database, records=records.deletions)
     return Wired(
-        servicers=[*_servicers(outside, records, deletions, settings), _deletion_servicer(receipts)],
-        workers=[
-            _worker(outside, records, deletions, purger, settings),
-            ForgottenDocuments(bus=outside.bus, receipts=receipts),
-        ],
+        servicers=[*_servicers(outside, records, removal, settings), removal.servicer],
+        workers=[_worker(outside, records, removal, settings), *removal.workers],
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
         probes=outside.probes,
         long_lived=_LONG_LIVED,
@@ -138,7 +118,7 @@ class _Records:
         self.queue = PostgresQueue(database=database)
 
 
-def _servicers(outside: Outside, records: _Records, deletions: Deletions, settings: Settings) -> list[Servicer]:
+def _servicers(outside: Outside, records: _Records, removal: Removal, settings: Settings) -> list[Servicer]:
     vector_stores = VectorStores(
         database=outside.database,
         records=records.vector_stores,
@@ -175,7 +155,7 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
         documents=documents,
         content=Content(documents=documents, records=records.indexing, blobs=outside.blobs),
         liveness=Liveness(records=PostgresLiveness(database=outside.database), vector_stores=vector_stores),
-        deletions=deletions,
+        deletions=removal.deletions,
         watching=Watching(database=outside.database, bus=outside.bus, documents=records.documents),
     )
     jobs_servicer = JobServicer(
@@ -199,15 +179,7 @@ def _servicers(outside: Outside, records: _Records, deletions: Deletions, settin
     ]
 
 
-def _deletion_servicer(receipts: Receipts) -> Servicer:
-    return Servicer(
-        add=deletion_pb2_grpc.add_DeletionServiceServicer_to_server,
-        servicer=DeletionServicer(receipts=receipts),
-        name=_DELETIONS,
-    )
-
-
-def _worker(outside: Outside, records: _Records, deletions: Deletions, purger: Purger, settings: Settings) -> JobWorker:
+def _worker(outside: Outside, records: _Records, removal: Removal, settings: Settings) -> JobWorker:
     database = outside.database
     writer = Writer(embedder=outside.embedder, index=outside.index, blobs=outside.blobs, records=records.indexing)
     publisher = Publisher(database=database, records=records.indexing, queue=records.queue, writer=writer)
@@ -247,20 +219,22 @@ def _worker(outside: Outside, records: _Records, deletions: Deletions, purger: P
         jobs.DROP_GENERATION: DropGeneration(
             database=database, records=records.generations, blobs=outside.blobs, index=outside.index
         ),
-        jobs.DELETE: deletions.remove,
-        jobs.DELETE_VECTOR_STORE: VectorStoreDeletion(
-            database=database, records=records.vector_stores, purger=purger, index=outside.index
-        ),
     }
+    handlers |= removal.handlers
     handlers |= {
-        kind: LateWriter(handler=handlers[kind], deletions=deletions) for kind in (jobs.INDEX, jobs.EMBED_BATCH)
+        kind: LateWriter(handler=handlers[kind], deletions=removal.deletions) for kind in (jobs.INDEX, jobs.EMBED_BATCH)
     }
     return JobWorker(
         database=database,
         bus=outside.bus,
         service=SERVICE,
         handlers=handlers,
-        on_dead=GivingUp(documents=records.documents, records=records.indexing, queue=records.queue),
+        on_dead=GivingUp(
+            documents=records.documents,
+            records=records.indexing,
+            reconciliations=removal.reconciliations,
+            queue=records.queue,
+        ),
         concurrency=settings.job_concurrency,
         lease=settings.job_lease_seconds,
         grace=settings.grace_seconds,

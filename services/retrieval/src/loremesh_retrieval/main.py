@@ -48,6 +48,7 @@ async def wire(settings: RetrievalSettings) -> AsyncIterator[Wired]:
                     name=index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name,
                 ),
             ],
+            long_lived=frozenset({"/loremesh.retrieval.v1.IndexService/ListIndexedVersions"}),
             probes={"engine": index.ping, "embedding": partial(peers.ping, embedding)},
         )
 

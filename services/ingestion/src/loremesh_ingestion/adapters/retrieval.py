@@ -1,6 +1,6 @@
 """The retrieval service's index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,12 +12,13 @@ from loremesh_kit import deadline, identity
 from loremesh_ingestion.adapters.sibling import translated
 from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
+from loremesh_ingestion.ports import IndexedDocument, IndexedVersion, IndexEntry, Vector
 
 _CHUNKS_AT_ONCE = 256  # of the 500 the service takes
 _CALLS_AT_ONCE = 2
 _WRITE_SECONDS = 60.0
 _ASK_SECONDS = 15.0
+_LIST_SECONDS = 900.0
 
 _Key = tuple[str, str, int, str, int]  # tenant, vector store, generation, model, dimension
 _Item = tuple[IndexedDocument, Sequence[IndexEntry]]
@@ -116,6 +117,19 @@ class GrpcSearchIndex:
         with translated("retrieval"):
             response = await self._stub.CountChunks(request, timeout=_ASK_SECONDS)
         return response.count
+
+    async def versions(
+        self, *, vector_store_id: str, embedding_model: str, generation: int = 1
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        """As they come."""
+        request = pb.ListIndexedVersionsRequest(
+            vector_store_id=vector_store_id, generation=generation, embedding_model=embedding_model
+        )
+        with translated("retrieval"):
+            async for part in self._stub.ListIndexedVersions(request, timeout=deadline.within(_LIST_SECONDS)):
+                yield [
+                    IndexedVersion(each.document_id, each.document_version, each.chunk_count) for each in part.versions
+                ]
 
 
 def _add(request: pb.UpsertChunksRequest, document: IndexedDocument, entries: Sequence[IndexEntry]) -> None:

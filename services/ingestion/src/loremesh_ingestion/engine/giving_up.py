@@ -6,10 +6,11 @@ from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import Job
 
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import DELETE, EMBED_BATCH, INDEX, MAX_ATTEMPTS, PURGE
+from loremesh_ingestion.domain.jobs import DELETE, EMBED_BATCH, INDEX, MAX_ATTEMPTS, PURGE, RECONCILE
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.stages import failure
+from loremesh_ingestion.reconciliation_records import ReconciliationRecords
 from loremesh_ingestion.records import Connection, DocumentRecords, IndexingRecords, QueueRecords
 
 # An outage of hours must not leave something undeleted for ever.
@@ -20,7 +21,15 @@ _log = structlog.get_logger(__name__)
 class GivingUp:
     """Called in the transaction that writes the dead letter."""
 
-    def __init__(self, *, documents: DocumentRecords, records: IndexingRecords, queue: QueueRecords) -> None:
+    def __init__(
+        self,
+        *,
+        documents: DocumentRecords,
+        records: IndexingRecords,
+        reconciliations: ReconciliationRecords,
+        queue: QueueRecords,
+    ) -> None:
+        self._reconciliations = reconciliations
         self._documents = documents
         self._records = records
         self._queue = queue
@@ -34,6 +43,9 @@ class GivingUp:
                 await self._queue.enqueue(connection, [history.job(DELETE, job.payload["document_id"])])
             else:
                 await self._fail(connection, job, document, error)
+            return
+        if job.kind == RECONCILE:
+            await self._reconciliations.fail(connection, job.id, error.reason)
             return
         _log.error("begun anew later", kind=job.kind, subject_id=job.subject_id, reason=error.reason)
         await jobs.enqueue(

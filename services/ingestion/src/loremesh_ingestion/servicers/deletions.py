@@ -1,5 +1,6 @@
 """DeletionService."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -10,11 +11,14 @@ from loremesh.ingestion.v1.deletion_pb2_grpc import DeletionServiceServicer
 from loremesh_kit.pages import Position, decode_token, encode_token
 
 from loremesh_ingestion.domain.deletion import ContentStore, Receipt
+from loremesh_ingestion.domain.reconciliation import Reconciliation, ReconciliationState
 from loremesh_ingestion.engine.receipts import Receipts
+from loremesh_ingestion.engine.reconciliations import Reconciliations
 from loremesh_ingestion.servicers import messages
 from loremesh_ingestion.servicers.documents import DEFAULT_PAGE
 
 _STORES = {store: pb.ContentStore.Value(f"CONTENT_STORE_{store.name}") for store in ContentStore}
+_STATES = {state: pb.ReconciliationState.Value(f"RECONCILIATION_STATE_{state.name}") for state in ReconciliationState}
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -22,8 +26,9 @@ Context = aio.ServicerContext[Any, Any]
 class DeletionServicer(DeletionServiceServicer):
     """One method per rpc."""
 
-    def __init__(self, *, receipts: Receipts) -> None:
+    def __init__(self, *, receipts: Receipts, reconciliations: Reconciliations) -> None:
         self._receipts = receipts
+        self._reconciliations = reconciliations
 
     async def GetDeletionReceipt(  # noqa: N802 - the rpc's name, as all others here
         self, request: pb.GetDeletionReceiptRequest, context: Context
@@ -46,6 +51,34 @@ class DeletionServicer(DeletionServiceServicer):
             position = Position(sort_key=last.create_time.isoformat(), id=last.id)
             response.next_page_token = encode_token(position, query=request)
         return response
+
+    async def ReconcileVectorStore(  # noqa: N802
+        self, request: pb.ReconcileVectorStoreRequest, context: Context
+    ) -> pb.Reconciliation:
+        """Begin one."""
+        del context
+        store = messages.line(request.vector_store_id)
+        return _reconciliation(await self._reconciliations.start(store, repair=request.repair))
+
+    async def GetReconciliation(  # noqa: N802
+        self, request: pb.GetReconciliationRequest, context: Context
+    ) -> pb.Reconciliation:
+        """Get one."""
+        del context
+        return _reconciliation(await self._reconciliations.get(messages.line(request.reconciliation_id)))
+
+
+def _reconciliation(reconciliation: Reconciliation) -> pb.Reconciliation:
+    return pb.Reconciliation(
+        id=reconciliation.id,
+        vector_store_id=reconciliation.vector_store_id,
+        repair=reconciliation.repair,
+        state=_STATES[reconciliation.state],
+        error_reason=reconciliation.error_reason,
+        create_time=messages.timestamp(reconciliation.create_time),
+        finish_time=_time(reconciliation.finish_time),
+        **asdict(reconciliation.findings),
+    )
 
 
 def _receipt(receipt: Receipt) -> pb.DeletionReceipt:

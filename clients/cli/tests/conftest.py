@@ -35,14 +35,15 @@ class FakeDocuments(document_pb2_grpc.DocumentServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadDocumentRequest], context: Context
     ) -> pb.Document:
         self.uploads += 1
-        content, filename = b"", ""
+        content, first = b"", pb.UploadDocumentRequest()
         async for piece in request_iterator:
-            content, filename = content + piece.file.data, filename or piece.filename
+            content, first = content + piece.file.data, first if content else piece
         if not content:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DOCUMENT_EMPTY")
         document = pb.Document(
-            id=f"d{len(self.kept)}",
-            filename=filename,
+            id=first.document_id or f"d{len(self.kept)}",
+            filename=first.filename,
+            attributes=first.attributes,
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )

@@ -302,6 +302,18 @@ async def test_a_job_goes_on_with_its_conversation_and_dies_with_it(mesh: Mesh) 
             assert await replica.database.fetch(kept) == []
 
 
+async def test_who_watches_a_job_that_is_deleted_is_told(mesh: Mesh) -> None:
+    async with mesh.replica("server", heartbeat_seconds=0.2) as replica:
+        made = await replica.create()
+        watching = asyncio.ensure_future(replica.watch(made.job_id))
+        await asyncio.sleep(0.5)
+        request = conversation_pb2.DeleteConversationRequest(conversation_id=made.conversation_id)
+        await replica.conversations.DeleteConversation(request)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await watching
+        assert reason_of(refused.value) == "CHAT_JOB_NOT_FOUND"
+
+
 async def test_a_job_is_kept_for_seven_days_and_its_conversation_stays(mesh: Mesh) -> None:
     async with mesh.replica() as replica:
         made = await replica.create()

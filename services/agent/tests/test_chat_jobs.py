@@ -8,8 +8,9 @@ from grpc import StatusCode, aio
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh.agent.v1 import chat_pb2, conversation_pb2
 from loremesh_agent.adapters.memory import Pause, ScriptedProvider
+from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.errors import ProviderRefused, ProviderStreamCut, ProviderUnavailable
-from loremesh_agent.ports import ModelText
+from loremesh_agent.ports import ModelFinish, ModelText
 from loremesh_kit.channel import reason_of
 from loremesh_kit.loops import background
 from loremesh_kit.testing import caller
@@ -122,6 +123,20 @@ async def test_a_provider_that_is_always_cut_fails_the_job_after_few_attempts(me
         assert (said.state, said.content) == (conversation_pb2.MESSAGE_STATE_FAILED, "It is")
 
 
+async def test_an_answer_cut_by_a_limit_is_incomplete(mesh: Mesh) -> None:
+    mesh.provider = ScriptedProvider(
+        [ModelText("It is 77 metres [1]"), ModelFinish(reason=FinishReason.CONTENT_FILTER)]
+    )
+    async with mesh.replica() as replica:
+        made = await replica.create()
+        events = await replica.watch(made.job_id)
+        check(events)
+        job = await replica.job(made.job_id)
+        assert job.status == pb.CHAT_JOB_STATUS_INCOMPLETE
+        assert job.result == events[-1].incomplete.partial
+        assert job.result.finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER
+
+
 async def test_a_refusal_is_final(mesh: Mesh) -> None:
     mesh.provider = ScriptedProvider([ProviderRefused("no", **NAMES)])
     async with mesh.replica() as replica:
@@ -210,6 +225,10 @@ async def test_a_chat_with_a_key_is_answered_once(mesh: Mesh) -> None:
         assert (reason_of(refused.value), refused.value.code()) == ("CONVERSATION_BUSY", StatusCode.ABORTED)
         assert (await first).response == ANSWER
         assert await ask() == await first
+        assert len(mesh.provider.requests) == 1
+        request = chat_pb2.ChatRequest(message=QUESTION)
+        (event,) = [each async for each in replica.chat.StreamChat(request, metadata=[("idempotency-key", "k")])]
+        assert event.completed == await first
         assert len(mesh.provider.requests) == 1
         with pytest.raises(aio.AioRpcError) as refused:
             await ask("And who built it?")
@@ -300,6 +319,18 @@ async def test_a_job_goes_on_with_its_conversation_and_dies_with_it(mesh: Mesh) 
         await until(lambda: mesh.closed(2))
         for kept in ("SELECT seq FROM events", "SELECT run_id FROM event_heads", "SELECT id FROM chat_jobs"):
             assert await replica.database.fetch(kept) == []
+
+
+async def test_who_watches_a_job_that_is_deleted_is_told(mesh: Mesh) -> None:
+    async with mesh.replica("server", heartbeat_seconds=0.2) as replica:
+        made = await replica.create()
+        watching = asyncio.ensure_future(replica.watch(made.job_id))
+        await asyncio.sleep(0.5)
+        request = conversation_pb2.DeleteConversationRequest(conversation_id=made.conversation_id)
+        await replica.conversations.DeleteConversation(request)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await watching
+        assert reason_of(refused.value) == "CHAT_JOB_NOT_FOUND"
 
 
 async def test_a_job_is_kept_for_seven_days_and_its_conversation_stays(mesh: Mesh) -> None:

@@ -154,7 +154,8 @@ class TurnStore(Protocol):
         """Keep the question and the answer's row, all or nothing; what was said before, oldest first.
 
         Raises ConversationNotFound, ConversationBusy; with a claim also IdempotencyConflict, AnsweredBefore, and
-        ConversationBusy while the request that claimed it first is being answered.
+        ConversationBusy while the request that claimed it first is being answered. What an earlier try under the claim
+        left that failed is replaced.
         """
         ...
 

@@ -39,8 +39,8 @@ class ChatServicer(ChatServiceServicer):
 
     async def StreamChat(self, request: chat.ChatRequest, context: Context) -> AsyncIterator[chat.ChatEvent]:  # noqa: N802
         """The answer as it comes."""
-        del context
-        async with aclosing(self._engine.stream(protos.question(request))) as events:
+        claim = calls.claim(context, request, method="Chat")
+        async with aclosing(self._engine.stream(protos.question(request), claim=claim)) as events:
             async for event in events:
                 yield protos.event(event)
 

@@ -65,7 +65,7 @@ class ChatServiceServicer:
     def StreamChat(self, request, context):
         """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
         status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-        Reasons: those of Chat.
+        Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ class ChatServiceStub:
     StreamChat: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatEvent]
     """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
     status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-    Reasons: those of Chat.
+    Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -53,7 +53,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_chat_pb2.ChatEvent]:
         """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
         status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-        Reasons: those of Chat.
+        Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _aio.Server) -> None: ...

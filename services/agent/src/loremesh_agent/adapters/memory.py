@@ -205,7 +205,22 @@ class MemoryTurns:
             raise ConversationBusy(kept.message.conversation_id, retry_after=min(2.0, left))
         if kept and kept.message.state in (State.COMPLETED, State.INCOMPLETE):
             raise AnsweredBefore(kept.message)
+        if kept:
+            self._replace(kept.message, is_whole=turn.conversation_id is None)
         self._records.claims[claimed] = claim.request_hash, turn.answer_id
+
+    def _replace(self, failed: Message, *, is_whole: bool) -> None:
+        records, conversation = self._records, self._records.conversation(failed.conversation_id)
+        if is_whole and conversation.message_count > 2:  # noqa: PLR2004 - a turn's
+            return
+        for kept in records.of(conversation.id):
+            if kept.message.position in (failed.position - 1, failed.position):
+                del records.messages[key(kept.message.id)]
+        if is_whole:
+            del records.conversations[key(conversation.id)]
+            return
+        count = conversation.message_count - 2
+        records.conversations[key(conversation.id)] = replace(conversation, message_count=count)
 
     def _take_over(self, conversation_id: str) -> None:
         for kept in self._records.of(conversation_id):

@@ -81,6 +81,15 @@ SELECT {MESSAGE}, greatest(0, coalesce(extract(epoch FROM lease_until - clock_ti
 FROM messages WHERE id = %(answer_id)s
 """  # noqa: S608 - made of constants
 
+_REPLACE_CONVERSATION = "DELETE FROM conversations WHERE id = %(conversation_id)s AND message_count = 2"
+
+_REPLACE_TURN = """
+WITH gone AS (
+    DELETE FROM messages WHERE conversation_id = %(conversation_id)s AND position IN (%(position)s - 1, %(position)s)
+)
+UPDATE conversations SET message_count = message_count - 2 WHERE id = %(conversation_id)s
+"""
+
 _EXISTS = "SELECT id FROM conversations WHERE id = %s"
 
 _WITHDRAW = """
@@ -186,7 +195,18 @@ async def _claim(connection: AsyncConnection[Row], turn: NewTurn, claim: Claim) 
             raise ConversationBusy(row["conversation_id"], retry_after=min(_BUSY_RETRY_SECONDS, row["held"]))
         if row and row["state"] in ("COMPLETED", "INCOMPLETE"):
             raise AnsweredBefore(message({name: value for name, value in row.items() if name != "held"}))
+        if row:
+            await _replace(connection, row, is_whole=turn.conversation_id is None)
     await remember(connection, key=claim.key, method=claim.method, response=turn.answer_id.encode())
+
+
+async def _replace(connection: AsyncConnection[Row], failed: Row, *, is_whole: bool) -> None:
+    """Remove what an earlier try of the same request left; `is_whole` where it made the conversation, too."""
+    await connection.execute(_LOCK, failed)
+    if is_whole:
+        await connection.execute(_REPLACE_CONVERSATION, failed)
+    else:
+        await connection.execute(_REPLACE_TURN, failed)
 
 
 def _parameters(turn: NewTurn, lease: float) -> dict[str, object]:

@@ -14,7 +14,7 @@ from loremesh_kit.loops import background
 from loremesh_agent.domain import prompts
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import Exchange
-from loremesh_agent.domain.events import Answer, Completed, Event, Failed, Heartbeat, Incomplete, Payload
+from loremesh_agent.domain.events import Answer, Completed, Event, Failed, FinishReason, Heartbeat, Incomplete, Payload
 from loremesh_agent.domain.followups import search_text
 from loremesh_agent.domain.journal import answer_of
 from loremesh_agent.domain.passages import Found, merged
@@ -71,21 +71,15 @@ class ChatEngine:
     async def answer(self, question: Question, *, claim: Claim | None = None) -> Answer:
         """The whole answer, or what there was when a limit cut it; raises what a stream would end with.
 
-        With a claim that was answered before, the answer of then; raises ConversationBusy while it is being answered,
-        and IdempotencyConflict.
+        `claim` as in `stream`.
         """
-        agent = await self._agents.get(question.agent_id)
-        turn = new_turn(question, agent_id=agent.id, claim=claim)
-        try:
-            async with aclosing(self.stream(question, turn=turn)) as events:
-                async for event in events:
-                    match event.payload:
-                        case Completed(answer) | Incomplete(answer):
-                            return answer
-                        case Failed(error):
-                            raise error
-        except AnsweredBefore as before:
-            return await self._quoting.answer(answer_of(before.message))
+        async with aclosing(self.stream(question, claim=claim)) as events:
+            async for event in events:
+                match event.payload:
+                    case Completed(answer) | Incomplete(answer):
+                        return answer
+                    case Failed(error):
+                        raise error
         raise AssertionError("unreachable: a stream has a terminal event")
 
     async def check(self, question: Question) -> Agent:
@@ -94,13 +88,24 @@ class ChatEngine:
         prompts.check(agent, question=question.text, max_output_tokens=question.max_output_tokens)
         return agent
 
-    async def stream(self, question: Question, *, turn: NewTurn | None = None) -> AsyncGenerator[Event, None]:
+    async def stream(
+        self, question: Question, *, claim: Claim | None = None, turn: NewTurn | None = None
+    ) -> AsyncGenerator[Event, None]:
         """What happens while the question is answered, as `turn` if that is given; leaving early cancels the run.
+
+        With a claim that was answered before, the answer of then is the one event; raises ConversationBusy while it is
+        being answered, and IdempotencyConflict.
 
         Raises, before the first event, MessageTooLong, AgentNotFound, ConversationNotFound, ConversationBusy,
         VectorStoreNotFound, FilterInvalid, DependencyUnavailable and DeadlineExceeded; later failures are events.
         """
-        task = await self._begin(question, turn)
+        try:
+            task = await self._begin(question, turn, claim)
+        except AnsweredBefore as before:
+            answer = await self._quoting.answer(answer_of(before.message))
+            payload = Completed(answer) if answer.finish_reason is FinishReason.STOP else Incomplete(answer)
+            yield Event(run_id=answer.run_id, seq=1, time=self._clock.now(), payload=payload)
+            return
         happened = _Happened(run_id=task.turn.run_id, clock=self._clock)
         run = Run(
             task,
@@ -119,9 +124,9 @@ class ChatEngine:
                 if event.terminal:
                     break
 
-    async def _begin(self, question: Question, turn: NewTurn | None) -> Task:
+    async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None) -> Task:
         agent = await self.check(question)
-        turn = turn or new_turn(question, agent_id=agent.id)
+        turn = turn or new_turn(question, agent_id=agent.id, claim=claim)
         try:
             history, query, found = await self._open(turn, question, agent)
             prompt = None

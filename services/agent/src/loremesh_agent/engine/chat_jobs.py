@@ -74,7 +74,7 @@ class ChatJobs:
     async def watch(self, job_id: str, *, after_seq: int) -> AsyncGenerator[Event, None]:
         """Events past and to come, up to the terminal one; nothing where that was the last one seen.
 
-        Raises, before the first event, ChatJobNotFound and AfterSeqOutOfRange.
+        Raises, before the first event, AfterSeqOutOfRange, and at any time ChatJobNotFound: a job may be deleted.
         """
         finished, last_seq = await self._store.standing(job_id, after_seq=after_seq)
         if finished and after_seq == last_seq:
@@ -83,6 +83,8 @@ class ChatJobs:
             self._database, self._bus, run_id=job_id, after_seq=after_seq, heartbeat=self._heartbeat
         ):
             if isinstance(kept, eventlog.Heartbeat):
+                # Its conversation may have been deleted, and nothing more will come.
+                await self._store.standing(job_id, after_seq=0)
                 yield Event(run_id=job_id, seq=0, time=datetime.now(UTC), payload=Heartbeat())
                 continue
             payload = payload_of(kept.kind, kept.payload)

@@ -1,6 +1,7 @@
 """Chat in the background on a real Postgres and NATS: the model is scripted, and workers die."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,14 +9,17 @@ from grpc import StatusCode, aio
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh.agent.v1 import chat_pb2, conversation_pb2
 from loremesh_agent.adapters.memory import Pause, ScriptedProvider
-from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
+from loremesh_agent.domain.conversations import State
+from loremesh_agent.domain.events import Cancelled, FinishReason, TextDelta
 from loremesh_agent.errors import ProviderRefused, ProviderStreamCut, ProviderUnavailable
-from loremesh_agent.ports import ModelFinish, ModelText
+from loremesh_agent.ports import FinishedTurn, ModelFinish, ModelText
 from loremesh_kit.channel import reason_of
+from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.loops import background
 from loremesh_kit.testing import caller
 
-from .replicas import ANSWER, DONE, NAMES, QUESTION, SECONDS, Mesh, check, kinds, text_of, until, words
+from .replicas import ANSWER, DONE, NAMES, QUESTION, SECONDS, Mesh, Replica, check, kinds, text_of, until, words
 
 pytestmark = pytest.mark.steelthread
 
@@ -83,18 +87,54 @@ async def test_another_worker_finishes_what_a_dead_one_began_and_its_text_is_voi
         assert said.content == ANSWER
 
 
-async def test_a_worker_that_woke_too_late_changes_nothing(mesh: Mesh) -> None:
-    mesh.provider = ScriptedProvider([ModelText("It was"), Pause(1), *words(" wrong.")], words())
-    async with mesh.replica("server") as one, one.worker():
-        made = await one.create()
-        await mesh.provider.asked.wait()
-        # As if its lease had run out while it was frozen: the sweeper gives the job to the next claim.
-        await one.database.fetch("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'RUNNING'")
-        events = await one.watch(made.job_id)
-        await asyncio.sleep(1.5)
-        assert await one.watch(made.job_id) == events
-        check(events)
-        assert text_of(events, 2) == events[-1].completed.response == ANSWER
+async def claimed(replica: Replica) -> Job:
+    """The one job there is, as its next worker holds it."""
+    (row,) = await replica.database.fetch(
+        """
+        UPDATE jobs SET state = 'RUNNING', lease_until = now() + interval '1 h', attempt = attempt + 1,
+            fence = fence + 1
+        RETURNING id, tenant, principal, request_id, kind, payload, attempt, fence, max_attempts, subject_id
+        """
+    )
+    return Job(**row)
+
+
+async def test_a_worker_whose_job_went_to_another_writes_nothing(mesh: Mesh) -> None:
+    async with mesh.replica("server") as replica:
+        made, work = await replica.create(), PostgresChatWork(database=replica.database)
+        late = await claimed(replica)
+        asked = await work.begin(late)
+        told = {"answer_id": asked.turn.answer_id, "attempt": asked.attempt}
+        await work.tell(late, [TextDelta("It was")], **told)
+        inheriting = await claimed(replica)
+        finished = FinishedTurn(content="It was wrong.", state=State.COMPLETED)
+        for write in (
+            work.begin(late),
+            work.tell(late, [TextDelta(" wrong.")], **told),
+            work.finish(late, [TextDelta(" wrong.")], finished, **told),
+        ):
+            with pytest.raises(FenceLost):
+                await write
+        assert (await replica.job(made.job_id)).status == pb.CHAT_JOB_STATUS_RUNNING
+        asked = await work.begin(inheriting)
+        told["attempt"] = asked.attempt
+        await work.finish(inheriting, [TextDelta("It is."), Cancelled()], replace(finished, content="It is."), **told)
+        events = await replica.watch(made.job_id)
+        assert [(event.attempt, event.text_delta.text) for event in events] == [(1, "It was"), (2, "It is."), (2, "")]
+        assert (await replica.job(made.job_id)).result.response == "It is."
+
+
+async def test_a_cancelled_job_cannot_be_finished(mesh: Mesh) -> None:
+    async with mesh.replica("server") as replica:
+        made, work = await replica.create(), PostgresChatWork(database=replica.database)
+        job = await claimed(replica)
+        asked = await work.begin(job)
+        await replica.jobs.CancelChatJob(pb.CancelChatJobRequest(job_id=made.job_id))
+        finished = FinishedTurn(content="It is.", state=State.COMPLETED)
+        with pytest.raises(FenceLost):
+            await work.finish(job, [], finished, answer_id=asked.turn.answer_id, attempt=asked.attempt)
+        assert (await replica.job(made.job_id)).status == pb.CHAT_JOB_STATUS_CANCELLED
+        assert kinds(await replica.watch(made.job_id)) == ["cancelled"]
 
 
 @pytest.mark.parametrize("tokens", range(7))

@@ -3,6 +3,9 @@
 # Of a row of `vector_stores`: the generation that searches see.
 LIVE_GENERATION = "1::bigint"
 
+# Of a row of `documents`: the id by which others know it, the index and the object store among them.
+DOCUMENT_ID = "documents.id"
+
 # Of a row of `documents`: the generation it is indexed in.
 DOCUMENT_GENERATION = "1::bigint"
 
@@ -12,3 +15,8 @@ INDEX_PLACES = f"""coalesce(
      WHERE document_versions.document_id = documents.id),
     '[]'
 )"""  # noqa: S608 - made of constants
+
+# The generations of the vector store %(id)s with their models; none when it is not there.
+PLACES_OF_STORE = f"""
+SELECT {LIVE_GENERATION} AS generation, embedding_model FROM vector_stores WHERE id = %(id)s AND NOT deleting
+"""  # noqa: S608

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.adapters.postgres_generations import DOCUMENT_GENERATION, LIVE_GENERATION
+from loremesh_ingestion.adapters.postgres_generations import DOCUMENT_GENERATION, DOCUMENT_ID, LIVE_GENERATION
 from loremesh_ingestion.records import Live
 
 _RESOLVE = f"""
@@ -13,18 +13,19 @@ WITH store AS (
     WHERE id = %(vector_store_id)s AND NOT deleting AND %(generation)s IN (0, {LIVE_GENERATION})
 )
 SELECT generation, embedding_model, coalesce(
-    (SELECT jsonb_object_agg(documents.id, version) FROM documents
-     WHERE documents.id = ANY(%(document_ids)s) AND vector_store_id = store.id
+    (SELECT jsonb_object_agg({DOCUMENT_ID}, version) FROM documents
+     WHERE {DOCUMENT_ID} = ANY(%(document_ids)s) AND vector_store_id = store.id
         AND {DOCUMENT_GENERATION} = store.generation AND state <> 'DELETING' AND version > 0),
     '{{}}'
 ) AS versions
 FROM store
 """  # noqa: S608 - made of constants
 
-_ANY_STORE = """
-SELECT 0::bigint AS generation, '' AS embedding_model, coalesce(jsonb_object_agg(id, version), '{}') AS versions
-FROM documents WHERE id = ANY(%(document_ids)s) AND state <> 'DELETING' AND version > 0
-"""
+_ANY_STORE = f"""
+SELECT 0::bigint AS generation, '' AS embedding_model,
+    coalesce(jsonb_object_agg({DOCUMENT_ID}, version), '{{}}') AS versions
+FROM documents WHERE {DOCUMENT_ID} = ANY(%(document_ids)s) AND state <> 'DELETING' AND version > 0
+"""  # noqa: S608
 
 
 class PostgresLiveness:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.adapters.postgres_generations import DOCUMENT_GENERATION, LIVE_GENERATION
+from loremesh_ingestion.adapters.postgres_generations import DOCUMENT_GENERATION, DOCUMENT_ID, PLACES_OF_STORE
 from loremesh_ingestion.domain.deletion import IndexPlace
 from loremesh_ingestion.domain.document import DocumentState
 from loremesh_ingestion.domain.reconciliation import Findings, Reconciliation, ReconciliationState, Recorded
@@ -33,24 +33,22 @@ UPDATE reconciliations SET state = 'FAILED', finish_time = now(), error_reason =
 WHERE id = %(id)s AND state = 'RUNNING'
 """
 
-_PLACES = f"""
-SELECT {LIVE_GENERATION} AS generation, embedding_model FROM vector_stores WHERE id = %(id)s AND NOT deleting
-"""  # noqa: S608
-
 _RECORDED = f"""
-SELECT id, state, version, latest_version, chunk_count, update_time < %(settled_before)s AS is_settled FROM documents
-WHERE vector_store_id = %(store)s AND {DOCUMENT_GENERATION} = %(generation)s AND id > %(after)s
-ORDER BY id LIMIT %(limit)s
+SELECT {DOCUMENT_ID} AS id, state, version, latest_version, chunk_count,
+    update_time < %(settled_before)s AS is_settled
+FROM documents
+WHERE vector_store_id = %(store)s AND {DOCUMENT_GENERATION} = %(generation)s AND {DOCUMENT_ID} > %(after)s
+ORDER BY {DOCUMENT_ID} LIMIT %(limit)s
 """  # noqa: S608
 
-_UNKNOWN = """
+_UNKNOWN = f"""
 SELECT id FROM unnest(%(ids)s::text[]) AS asked (id)
-WHERE NOT EXISTS (SELECT FROM documents WHERE documents.id = asked.id)
+WHERE NOT EXISTS (SELECT FROM documents WHERE {DOCUMENT_ID} = asked.id)
     AND NOT EXISTS (
         SELECT FROM deletions
         WHERE deletions.document_id = asked.id AND coalesce(rows_time, now()) >= %(settled_before)s
     )
-"""
+"""  # noqa: S608
 
 # Who comes second finds the row locked or of today.
 _DUE = """
@@ -101,7 +99,7 @@ class PostgresReconciliations:
 
     async def places(self, vector_store_id: str) -> list[IndexPlace]:
         """One for each generation."""
-        return [IndexPlace(**row) for row in await self._database.fetch(_PLACES, {"id": vector_store_id})]
+        return [IndexPlace(**row) for row in await self._database.fetch(PLACES_OF_STORE, {"id": vector_store_id})]
 
     async def recorded(
         self, vector_store_id: str, generation: int, *, after: str, limit: int, settled_before: datetime

@@ -98,11 +98,11 @@ def filters(route: dict[str, Any]) -> dict[str, Any]:
 
 
 def grpc_methods(descriptors: FileDescriptorSet) -> Iterator[tuple[str, str, bool]]:
-    """Path, service's cluster, and whether the service is public, of each rpc."""
+    """Path, service's cluster, and whether it is public, of each rpc: what has no rule is for the mesh alone."""
     for file in descriptors.file:
         for service in file.service:
-            is_public = any(method.options.HasExtension(annotations_pb2.http) for method in service.method)
             for method in service.method:
+                is_public = method.options.HasExtension(annotations_pb2.http)
                 yield f"/{file.package}.{service.name}/{method.name}", file.package.split(".")[1], is_public
 
 

@@ -93,6 +93,11 @@ def test_what_is_for_the_mesh_alone_is_not_reachable(channel: grpc.Channel) -> N
         index.CountChunks(index_pb2.CountChunksRequest(vector_store_id="default"), timeout=10)
     call: Any = caught.value
     assert call.code() is grpc.StatusCode.UNIMPLEMENTED
+    documents: Any = document_pb2_grpc.DocumentServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        documents.ResolveVersions(document_pb2.ResolveVersionsRequest(), timeout=10)
+    call = caught.value
+    assert call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_browser_may_call_by_grpc_web(http: httpx.Client, library: Any) -> None:

@@ -6,6 +6,7 @@ from loremesh.ingestion.v1 import document_pb2, vector_store_pb2
 from loremesh.ingestion.v1 import generation_pb2 as pb
 from loremesh_ingestion.adapters.memory import MemoryEmbedder
 from loremesh_ingestion.domain.version import BATCH_SIZE
+from loremesh_ingestion.engine import building
 from loremesh_kit.testing import caller
 
 pytestmark = pytest.mark.steelthread
@@ -296,6 +297,20 @@ async def test_uploads_and_replacements_during_the_building_are_in_it(service):
     await activate(service, 2)
     assert len(await listed(service)) == 24
     assert len(service.blobs.objects) == 24
+
+
+async def test_a_large_store_is_built_some_documents_at_a_time(service):
+    rows, building.ROWS_AT_ONCE = building.ROWS_AT_ONCE, 5
+    try:
+        documents = [await service.upload(f"Text {number}.".encode()) for number in range(12)]
+        await create(service)
+        await service.idle()
+    finally:
+        building.ROWS_AT_ONCE = rows
+    assert (await get(service, 2)).documents_ready == 12
+    assert all(service.index.held(document.id, generation=2) for document in documents)
+    (jobs,) = await service.rows("SELECT count(*) AS pages FROM jobs WHERE kind = 'build_generation'")
+    assert jobs["pages"] == 3
 
 
 async def test_a_store_goes_with_all_its_generations(service):

@@ -27,9 +27,11 @@ class GatedEmbedder(MemoryEmbedder):
         super().__init__()
         self.held = "other"
         self.open = asyncio.Event()
+        self.waiting = 0
 
     async def embed(self, texts: Sequence[str], *, model: str):
         if model == self.held:
+            self.waiting += 1
             await self.open.wait()
         return await super().embed(texts, model=model)
 
@@ -207,7 +209,11 @@ async def test_a_generation_deleted_while_it_is_built_takes_back_what_it_wrote(s
         document = await service.settled(await service.upload(b"One."))
         long = await service.settled(await service.upload(LONG))
         await create(service)
-        await service.eventually(lambda: service.rows("SELECT 1 FROM jobs WHERE kind = 'embed_batch' AND attempt > 0"))
+
+        async def under_way() -> bool:
+            return embedder.waiting == 3  # the short document, and the two batches of the long one
+
+        await service.eventually(under_way)
         await drop(service, 2)
 
         async def dropped() -> bool:
@@ -297,6 +303,26 @@ async def test_uploads_and_replacements_during_the_building_are_in_it(service):
     await activate(service, 2)
     assert len(await listed(service)) == 24
     assert len(service.blobs.objects) == 24
+
+
+async def test_bytes_stay_as_long_as_any_generation_shows_them(start_service):
+    embedder = GatedEmbedder()
+    async with start_service(embedder=embedder) as service:
+        embedder.open.set()
+        document = await service.settled(await service.upload(b"Old."))
+        await create(service)
+        await complete(service, 2)
+        embedder.open.clear()
+        await service.upload(b"New.", document_id=document.id)
+        assert (await service.settled(document)).version == 2
+        purged = "SELECT 1 FROM jobs WHERE kind = 'purge' AND state = 'SUCCEEDED'"
+        await service.eventually(lambda: service.rows(purged))
+        assert service.index.held(document.id, generation=2) == [(1, 0)]
+        assert sorted(service.blobs.objects.values()) == [b"New.", b"Old."]
+        embedder.open.set()
+        await service.idle()
+        assert service.index.held(document.id, generation=2) == [(2, 0)]
+        assert list(service.blobs.objects.values()) == [b"New."]
 
 
 async def test_a_large_store_is_built_some_documents_at_a_time(service):

@@ -6,6 +6,7 @@ from loremesh.ingestion.v1 import document_pb2, vector_store_pb2
 from loremesh.ingestion.v1 import generation_pb2 as pb
 from loremesh_ingestion.adapters.memory import MemoryEmbedder
 from loremesh_ingestion.domain.version import BATCH_SIZE
+from loremesh_ingestion.engine import building
 from loremesh_kit.testing import caller
 
 pytestmark = pytest.mark.steelthread
@@ -26,9 +27,11 @@ class GatedEmbedder(MemoryEmbedder):
         super().__init__()
         self.held = "other"
         self.open = asyncio.Event()
+        self.waiting = 0
 
     async def embed(self, texts: Sequence[str], *, model: str):
         if model == self.held:
+            self.waiting += 1
             await self.open.wait()
         return await super().embed(texts, model=model)
 
@@ -206,7 +209,11 @@ async def test_a_generation_deleted_while_it_is_built_takes_back_what_it_wrote(s
         document = await service.settled(await service.upload(b"One."))
         long = await service.settled(await service.upload(LONG))
         await create(service)
-        await service.eventually(lambda: service.rows("SELECT 1 FROM jobs WHERE kind = 'embed_batch' AND attempt > 0"))
+
+        async def under_way() -> bool:
+            return embedder.waiting == 3  # the short document, and the two batches of the long one
+
+        await service.eventually(under_way)
         await drop(service, 2)
 
         async def dropped() -> bool:
@@ -296,6 +303,40 @@ async def test_uploads_and_replacements_during_the_building_are_in_it(service):
     await activate(service, 2)
     assert len(await listed(service)) == 24
     assert len(service.blobs.objects) == 24
+
+
+async def test_bytes_stay_as_long_as_any_generation_shows_them(start_service):
+    embedder = GatedEmbedder()
+    async with start_service(embedder=embedder) as service:
+        embedder.open.set()
+        document = await service.settled(await service.upload(b"Old."))
+        await create(service)
+        await complete(service, 2)
+        embedder.open.clear()
+        await service.upload(b"New.", document_id=document.id)
+        assert (await service.settled(document)).version == 2
+        purged = "SELECT 1 FROM jobs WHERE kind = 'purge' AND state = 'SUCCEEDED'"
+        await service.eventually(lambda: service.rows(purged))
+        assert service.index.held(document.id, generation=2) == [(1, 0)]
+        assert sorted(service.blobs.objects.values()) == [b"New.", b"Old."]
+        embedder.open.set()
+        await service.idle()
+        assert service.index.held(document.id, generation=2) == [(2, 0)]
+        assert list(service.blobs.objects.values()) == [b"New."]
+
+
+async def test_a_large_store_is_built_some_documents_at_a_time(service):
+    rows, building.ROWS_AT_ONCE = building.ROWS_AT_ONCE, 5
+    try:
+        documents = [await service.upload(f"Text {number}.".encode()) for number in range(12)]
+        await create(service)
+        await service.idle()
+    finally:
+        building.ROWS_AT_ONCE = rows
+    assert (await get(service, 2)).documents_ready == 12
+    assert all(service.index.held(document.id, generation=2) for document in documents)
+    (jobs,) = await service.rows("SELECT count(*) AS pages FROM jobs WHERE kind = 'build_generation'")
+    assert jobs["pages"] == 3
 
 
 async def test_a_store_goes_with_all_its_generations(service):

@@ -13,7 +13,7 @@ from loremesh_kit.worker import JobWorker
 
 from loremesh_ingestion.adapters.postgres_deletions import PostgresDeletions
 from loremesh_ingestion.adapters.postgres_documents import PostgresDocuments
-from loremesh_ingestion.adapters.postgres_generations import PostgresGenerations
+from loremesh_ingestion.adapters.postgres_index_generations import PostgresIndexGenerations
 from loremesh_ingestion.adapters.postgres_indexing import PostgresIndexing
 from loremesh_ingestion.adapters.postgres_liveness import PostgresLiveness
 from loremesh_ingestion.adapters.postgres_queue import PostgresQueue
@@ -114,7 +114,7 @@ class _Records:
         self.indexing = PostgresIndexing(database=database)
         self.deletions = PostgresDeletions(database=database)
         self.vector_stores = PostgresVectorStores(database=database)
-        self.generations = PostgresGenerations(database=database)
+        self.generations = PostgresIndexGenerations(database=database)
         self.queue = PostgresQueue(database=database)
 
 

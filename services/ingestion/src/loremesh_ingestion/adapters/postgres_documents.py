@@ -209,6 +209,10 @@ def _content(new: NewContent | None) -> dict[str, Any]:
 
 def _conditions(query: DocumentQuery, after: str) -> tuple[list[str], list[Any]]:
     conditions, parameters = ["state <> 'DELETING'", LIVE], []
+    if query.vector_store_id:
+        # With the number found once a page is read off the index.
+        conditions[1] = "generation = (SELECT generation FROM vector_stores WHERE vector_stores.id = %s)"
+        parameters.append(query.vector_store_id)
     for condition, value in (
         ("id < %s", after),
         ("vector_store_id = %s", query.vector_store_id),

@@ -4,11 +4,14 @@ from loremesh_kit import jobs
 from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
+from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.ports import BlobStore, SearchIndex
 from loremesh_ingestion.records import GenerationRecords, QueueRecords
 
-_ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 500
+_WAITING_AT_MOST = 2000
+_PAUSE_SECONDS = 1.0
 
 
 class BuildGeneration:
@@ -20,19 +23,30 @@ class BuildGeneration:
         self._queue = queue
 
     async def __call__(self, job: Job) -> None:
-        """An attempt that died is taken up where it stopped; documents that come in meanwhile are in it already."""
-        vector_store_id, generation, after = job.subject_id, job.payload["generation"], ""
-        while not job.progress.completed:
-            async with self._database.transaction() as connection:
+        """Some of them, and a job for the next ones; documents that come in meanwhile are in it already.
+
+        It waits while much is waiting, so that an upload does not queue behind all documents of the store.
+        """
+        vector_store_id, generation, after = job.subject_id, job.payload["generation"], job.payload.get("after", "")
+        crowded = await self._queue.waiting(limit=_WAITING_AT_MOST) >= _WAITING_AT_MOST
+        async with self._database.transaction() as connection:
+            if not crowded:
                 built = await self._records.build(
-                    connection, vector_store_id, generation, after=after, limit=_ROWS_AT_ONCE
+                    connection, vector_store_id, generation, after=after, limit=ROWS_AT_ONCE
                 )
                 new_jobs = [history.index_job(each) for each in built]
                 await self._queue.enqueue(connection, new_jobs)
-                if len(built) < _ROWS_AT_ONCE:
-                    await jobs.complete(connection, job)
-                    return
-            after = built[-1].id
+                after = built[-1].id if len(built) == ROWS_AT_ONCE else None
+            if after is not None:
+                await jobs.enqueue(
+                    connection,
+                    kind=job.kind,
+                    payload={"generation": generation, "after": after},
+                    subject_id=vector_store_id,
+                    delay=_PAUSE_SECONDS if crowded else 0,
+                    max_attempts=MAX_ATTEMPTS,
+                )
+            await jobs.complete(connection, job)
 
 
 class DropGeneration:
@@ -48,7 +62,7 @@ class DropGeneration:
         """Rows first: whoever indexes one of them finds it gone, and takes back what it wrote."""
         vector_store_id, generation = job.subject_id, job.payload["generation"]
         while True:
-            keys, objects = await self._records.dropped(vector_store_id, generation, limit=_ROWS_AT_ONCE)
+            keys, objects = await self._records.dropped(vector_store_id, generation, limit=ROWS_AT_ONCE)
             if not keys:
                 break
             await self._blobs.delete(objects)

@@ -180,21 +180,21 @@ class DocumentServicer(DocumentServiceServicer):
         )
 
     async def ListChunks(self, request: pb.ListChunksRequest, context: Context) -> pb.ListChunksResponse:  # noqa: N802
-        """List a page of chunks; the token holds to the version that the first page showed."""
+        """List a page of chunks; the token holds to what the first page showed."""
         del context
         limit = request.page_size or DEFAULT_PAGE
-        version, start = _chunk_position(decode_token(request.page_token, query=request))
+        generation, version, start = _chunk_position(decode_token(request.page_token, query=request))
         document, version, found = await self._content.chunks(
             messages.line(request.document_id), version=version, start=start, limit=limit + 1
         )
-        if request.page_token and not found:
+        if request.page_token and (not found or generation != document.generation):
             raise PageTokenInvalid("The document was indexed anew; begin with its first page.")
         tenant = identity.current().tenant
         response = pb.ListChunksResponse(
             chunks=[messages.chunk(each, tenant=tenant, of=document, version=version) for each in found[:limit]]
         )
         if len(found) > limit:
-            position = Position(sort_key=str(version), id=str(found[limit].index))
+            position = Position(sort_key=f"{document.generation}.{version}", id=str(found[limit].index))
             response.next_page_token = encode_token(position, query=request)
         return response
 
@@ -221,10 +221,12 @@ class DocumentServicer(DocumentServiceServicer):
         )
 
 
-def _chunk_position(position: Position | None) -> tuple[int, int]:
+def _chunk_position(position: Position | None) -> tuple[int, int, int]:
+    """Generation, version and index."""
     if position is None:
-        return 0, 0
+        return 0, 0, 0
     try:
-        return int(position.sort_key), int(position.id)
+        generation, version = position.sort_key.split(".")
+        return int(generation), int(version), int(position.id)
     except ValueError as error:
         raise PageTokenInvalid from error

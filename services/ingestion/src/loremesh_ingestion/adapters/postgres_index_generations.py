@@ -126,7 +126,7 @@ WHERE document_id = ANY(%(keys)s) AND held.key IS NOT NULL
 """
 
 
-class PostgresGenerations:
+class PostgresIndexGenerations:
     """The table `index_generations`, and what a generation is of a store's documents."""
 
     def __init__(self, *, database: Database) -> None:

@@ -55,7 +55,7 @@ def replay(service, *job_ids, **which):
 
 
 async def test_jobs_are_listed_and_shown(service, refused):
-    documents = [await service.settled(await service.upload(TEXT)) for _ in range(3)]
+    documents = [await service.settled(await service.upload(b"%d. %b" % (n, TEXT))) for n in range(3)]
     await service.idle()
     request = job_pb2.ListJobsRequest(page_size=2, kind="index", state=job_pb2.JOB_STATE_SUCCEEDED)
     first = await service.jobs.ListJobs(request)

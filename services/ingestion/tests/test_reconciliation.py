@@ -43,7 +43,7 @@ def findings(found: pb.Reconciliation) -> tuple[int, int, int]:
 
 
 async def plant(service, document_id: str, *, version: int = 1) -> None:
-    document = IndexedDocument("default", "memory", document_id, version, "t", {})
+    document = IndexedDocument("default", 1, "memory", document_id, version, "t", {})
     chunk = Chunk(99, "planted", 0, 7, page=None, heading_path=(), token_count=1)
     await service.index.upsert(document, [IndexEntry(str(uuid4()), chunk, Vector([0.0], [], []))])
 

@@ -103,8 +103,6 @@ class MemorySearchIndex:
         before_version: int = 0,
     ) -> int:
         """Forget what matches."""
-        if generation != 1:
-            return 0
         doomed = [
             key
             for key, document in self._documents().items()
@@ -140,7 +138,8 @@ class MemorySearchIndex:
     ) -> AsyncIterator[Sequence[IndexedVersion]]:
         """One chunk after the other."""
         for held in list(self._documents().values()):
-            if (held.vector_store_id, held.embedding_model, 1) == (vector_store_id, embedding_model, generation):
+            place = (held.vector_store_id, held.generation, held.embedding_model)
+            if place == (vector_store_id, generation, embedding_model):
                 yield [IndexedVersion(held.document_id, held.version, 1)]
 
     def _documents(self) -> Mapping[tuple[str, str], IndexedDocument]:

@@ -55,6 +55,7 @@ class Service:
 
     async def upload(self, content: bytes | Iterable[bytes], **given: Any) -> pb.Document:
         content_type = given.pop("content_type", "text/plain")
+        key = given.pop("key", None)
         if isinstance(given.get("attributes"), Mapping):
             given["attributes"] = struct(given["attributes"])
         pieces = [content] if isinstance(content, bytes) else list(content)
@@ -64,7 +65,7 @@ class Service:
             for piece in pieces[1:]:
                 yield pb.UploadDocumentRequest(file=HttpBody(data=piece))
 
-        return await self.documents.UploadDocument(messages())
+        return await self.documents.UploadDocument(messages(), metadata=(("idempotency-key", key),) if key else None)
 
     async def post(self, body: bytes, content_type: str, *, pieces: int = 1, **query: Any) -> pb.Document:
         """As Envoy sends it."""

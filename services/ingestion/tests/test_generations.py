@@ -173,7 +173,7 @@ async def test_a_deleted_document_is_gone_from_every_generation(service):
     assert list(service.blobs.objects.values()) == [b"Kept."]
     rows = await service.rows("SELECT id FROM documents")
     assert [row["id"] for row in rows] == [kept.id, kept.id]
-    receipts = await service.rows("SELECT index_chunks, chunks FROM deletions WHERE finish_time IS NOT NULL")
+    receipts = await service.rows("SELECT index_chunks, chunks FROM deletions WHERE rows_time IS NOT NULL")
     assert receipts == [{"index_chunks": 4, "chunks": 4}]
 
 

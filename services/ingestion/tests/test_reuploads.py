@@ -201,3 +201,30 @@ async def test_a_tenant_with_too_much_waiting_is_told_to_come_back(start_service
         with caller(tenant="another"):
             assert (await service.upload(b"three")).upload_outcome == CREATED
         assert len(service.blobs.objects) == 3
+
+
+async def test_an_upload_repeated_under_its_key_is_the_same_upload(service):
+    first = await service.upload(OLD, title="A", key="k1")
+    await service.settled(first)
+    await service.documents.UpdateDocument(
+        pb.UpdateDocumentRequest(document=pb.Document(id=first.id, title="Another since"))
+    )
+    again = await service.upload(OLD, title="A", key="k1")
+    assert (again.id, again.upload_outcome) == (first.id, CREATED)
+    assert (await how_many(service), len(service.blobs.objects)) == (1, 1)
+
+
+async def test_two_uploads_under_one_key_at_the_same_time_make_one_document(service):
+    async with asyncio.TaskGroup() as group:
+        uploads = [group.create_task(service.upload(OLD, key="k2")) for _ in range(4)]
+    assert len({upload.result().id for upload in uploads}) == 1
+    assert await how_many(service) == 1
+
+
+async def test_a_key_used_before_with_another_upload_is_refused(service, refused):
+    await service.upload(OLD, key="k3")
+    async with refused("IDEMPOTENCY_CONFLICT", "ALREADY_EXISTS"):
+        await service.upload(NEW, key="k3")
+    async with refused("IDEMPOTENCY_KEY_INVALID", "INVALID_ARGUMENT"):
+        await service.upload(NEW, key="k" * 201)
+    assert (await how_many(service), len(service.blobs.objects)) == (1, 1)

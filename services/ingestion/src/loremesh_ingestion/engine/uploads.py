@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import Context, copy_context
+from dataclasses import asdict
 from typing import Protocol
 
-from loremesh_kit import deadline, identity
-from loremesh_kit.errors import Overloaded, ServiceError
+from loremesh_kit import deadline, idempotency, identity
+from loremesh_kit.errors import IdempotencyConflict, Overloaded, ServiceError
 from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import Database
 
@@ -29,6 +31,7 @@ from loremesh_ingestion.records import DocumentRecords, NewDocument, NewEvent, Q
 _LARGE_BYTES = 1024 * 1024
 _PATIENCE_SECONDS = 30.0
 _INSERTIONS_AT_ONCE = 64
+_METHOD = "/loremesh.ingestion.v1.DocumentService/UploadDocument"
 
 # With the context it came in: its job is done in the name of its own caller.
 _Item = tuple[NewDocument, Context]
@@ -82,7 +85,8 @@ class Uploads:
         """Store the bytes and accept the document: it will be READY or FAILED in the end, whatever dies meanwhile.
 
         Raises DocumentEmpty, DocumentTooLarge, VectorStoreNotFound, DocumentNotFound, Overloaded, QueueFull, and what
-        the upload raises. When the document is refused, or there already, its bytes are removed; when it is unknown
+        the upload raises. Repeated under its idempotency key it is the same upload; raises IdempotencyConflict and
+        IdempotencyKeyInvalid. When the document is refused, or there already, its bytes are removed; when it is unknown
         whether it was accepted (Postgres fell silent during the commit) they stay, for an object without a row is waste
         but a row without an object is a loss.
         """
@@ -96,23 +100,52 @@ class Uploads:
             self._in_hand -= 1
 
     async def _accept(self, upload: IncomingUpload) -> tuple[Document, UploadOutcome]:
-        document_id = new_id()
+        document_id, idempotency_key = new_id(), idempotency.key()
         if upload.parameters.document_id:
             document_id = (await self._replacements.replaceable(upload.parameters)).id
         key = objects.upload_key(tenant=identity.current().tenant, document_id=document_id, upload_id=new_id())
         stored = await self._store(upload, key)
         try:
-            if upload.parameters.document_id:
-                return await self._replacements.replace(upload.parameters, stored)
-            document = await self._record(_new(document_id, upload.parameters, stored))
-        except (VectorStoreNotFound, DocumentNotFound):
+            return await self._once(idempotency_key, document_id, upload.parameters, stored)
+        except (VectorStoreNotFound, DocumentNotFound, IdempotencyConflict):
             await self._blobs.delete([key])
             raise
+
+    async def _once(
+        self, key: str | None, document_id: str, given: UploadParameters, stored: StoredBytes
+    ) -> tuple[Document, UploadOutcome]:
+        """Record what came in; with an idempotency key, what it came to the first time."""
+        if key is None:
+            return await self._settle(document_id, given, stored)
+        async with self._database.joined_transaction() as connection:
+            asked = _request_hash(given, stored)
+            answer = await idempotency.once(connection, key=key, method=_METHOD, request_hash=asked)
+            if answer is None:
+                document, outcome = await self._settle(document_id, given, stored, alone=True)
+                response = f"{outcome} {document.id}".encode()
+                await idempotency.remember(connection, key=key, method=_METHOD, response=response)
+                return document, outcome
+        await self._discard(stored)
+        outcome_then, _, id_then = answer.decode().partition(" ")
+        document_then = await self._documents.get(id_then)
+        if document_then is None:
+            raise DocumentNotFound(id_then)
+        return document_then, UploadOutcome(outcome_then)
+
+    async def _settle(
+        self, document_id: str, given: UploadParameters, stored: StoredBytes, *, alone: bool = False
+    ) -> tuple[Document, UploadOutcome]:
+        if given.document_id:
+            return await self._replacements.replace(given, stored)
+        document = await self._record(_new(document_id, given, stored), alone=alone)
         if document.id == document_id:
             return document, UploadOutcome.CREATED
-        with suppress(ServiceError):
-            await self._blobs.delete([key])
+        await self._discard(stored)
         return document, UploadOutcome.UNCHANGED
+
+    async def _discard(self, stored: StoredBytes) -> None:
+        with suppress(ServiceError):
+            await self._blobs.delete([stored.object_key])
 
     async def _store(self, upload: IncomingUpload, key: str) -> StoredBytes:
         meter = _Meter()
@@ -144,15 +177,21 @@ class Uploads:
         finally:
             self._large.release()
 
-    async def _record(self, new: NewDocument) -> Document:
-        tenant = identity.current().tenant
-        document = await self._insertions.submit(tenant, (new, copy_context()))
+    async def _record(self, new: NewDocument, *, alone: bool) -> Document:
+        """Insert it, together with others that come in now unless it is to be `alone` in the transaction in hand."""
+        document = await self._enter(new, alone=alone)
         if document is None and new.vector_store_id == DEFAULT_ID:
             await self._vector_stores.make_default()
-            document = await self._insertions.submit(tenant, (new, copy_context()))
+            document = await self._enter(new, alone=alone)
         if document is None:
             raise VectorStoreNotFound(new.vector_store_id)
         return document
+
+    async def _enter(self, new: NewDocument, *, alone: bool) -> Document | None:
+        tenant, item = identity.current().tenant, (new, copy_context())
+        if alone:
+            return (await self._insert(tenant, [item]))[0]
+        return await self._insertions.submit(tenant, item)
 
     async def _insert(self, tenant: str, items: Sequence[_Item]) -> list[Document | None]:
         """Accept documents that came in at the same time, in one transaction; None where there is no such store."""
@@ -172,6 +211,11 @@ class Uploads:
                 uploaded = [event for document, _ in accepted if document.live for event in _uploaded(document)]
                 await self._queue.append(connection, uploaded, watched=False)
         return [next(iter(found.get(new.id, ())), None) for new, _ in items]
+
+
+def _request_hash(given: UploadParameters, stored: StoredBytes) -> bytes:
+    said = json.dumps([asdict(given), stored.sha256], sort_keys=True)
+    return hashlib.sha256(said.encode()).digest()
 
 
 def _new(document_id: str, given: UploadParameters, stored: StoredBytes) -> NewDocument:

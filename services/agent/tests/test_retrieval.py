@@ -52,10 +52,10 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         self.requests.append(request)
         if self.failure is not None:
             raise self.failure
-        dense = request.mode == retrieval_pb2.SEARCH_MODE_DENSE
-        result = retrieval_pb2.SearchResult(document_id="d", content="x", score=0.4 if dense else 0.9, end_char=1)
+        result = retrieval_pb2.SearchResult(document_id="d", content="x", score=0.9, end_char=1)
         result.attributes.update({"n": 1.5, "list": ["a", True], "none": None})
-        return retrieval_pb2.SearchResponse(results=[result])
+        nearest = None if request.query == "words" else 0.4
+        return retrieval_pb2.SearchResponse(results=[result], nearest_similarity=nearest)
 
     async def ExplainSearch(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
@@ -84,10 +84,14 @@ async def test_passages_come_with_the_cosine_of_the_nearest(client: RetrievalCli
     assert (passage.score, found.similarity) == (0.9, pytest.approx(0.4))
     assert passage.attributes == {"n": 1.5, "list": ["a", True], "none": None}
     assert passage.page is None
-    hybrid, dense = sorted(retrieval.requests, key=lambda request: request.mode)
-    assert (hybrid.query, hybrid.vector_store_id, hybrid.top_k, dense.top_k) == ("q", "s", 3, 1)
-    assert hybrid.filter == dense.filter
-    assert filters.from_proto(hybrid.filter) == FILTER
+    (request,) = retrieval.requests
+    assert (request.query, request.vector_store_id, request.top_k) == ("q", "s", 3)
+    assert filters.from_proto(request.filter) == FILTER
+
+
+async def test_where_nothing_was_compared_no_cosine_is_known(client: RetrievalClient) -> None:
+    found = await client.search("words", vector_store_id="s", top_k=3, filter_=None)
+    assert found.similarity is None
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         result = retrieval_pb2.SearchResult(
             document_id="d1", chunk_id="c1", title="Lighthouses", content=LIGHTHOUSE, page=3, start_char=5,
             end_char=5 + len(LIGHTHOUSE), vector_store_id=request.vector_store_id, heading_path=["Italy"],
-            score=(0.7 if near else 0.1) if request.mode == retrieval_pb2.SEARCH_MODE_DENSE else 1.0,
+            score=1.0,
         )  # fmt: skip
         result.attributes.update({"lang": "en", "tags": ["a", 1.0]})
-        return retrieval_pb2.SearchResponse(results=[result])
+        return retrieval_pb2.SearchResponse(results=[result], nearest_similarity=0.7 if near else 0.1)
 
     async def ExplainSearch(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError

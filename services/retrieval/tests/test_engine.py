@@ -8,7 +8,7 @@ from loremesh_retrieval.directory import RememberedGenerations
 from loremesh_retrieval.domain.explanation import Outcome
 from loremesh_retrieval.domain.ranking import Fusion
 from loremesh_retrieval.domain.scope import Scope
-from loremesh_retrieval.domain.search import Mode, Rerank, Search
+from loremesh_retrieval.domain.search import CANDIDATES, Mode, Rerank, Search
 from loremesh_retrieval.engine import SearchEngine
 from loremesh_retrieval.errors import GenerationChanging, GenerationNotFound, QueryEmpty, VectorStoreNotFound
 
@@ -81,6 +81,16 @@ async def test_every_mode_finds_the_passage_that_shares_the_words(engine, ids, m
     assert found(results)[:2] == ["wing", "tail"]
     assert results[0].chunk.content == TEXTS["wing"]
     assert results[0].score > results[1].score
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_a_search_knows_how_near_the_nearest_passage_is_unless_only_words_were_compared(engine, ids, mode):
+    trace = await engine.trace(Search(query="aircraft wing lift", mode=mode))
+    if mode is Mode.SPARSE:
+        assert trace.nearest_similarity is None
+    else:
+        dense = await engine.search(Search(query="aircraft wing lift", mode=Mode.DENSE))
+        assert trace.nearest_similarity == dense[0].score
 
 
 async def test_sparse_search_returns_only_what_shares_a_word(engine, ids):
@@ -212,12 +222,14 @@ async def test_a_filtered_chunk_is_told_so_with_the_score_it_would_have(engine, 
 
 async def test_a_chunk_that_was_no_candidate_is_told_what_it_lacked(engine, index, embedder, ids, make_chunk, store):
     store.versions[1]["c"] = 1
-    crowd = [make_chunk(f"c{n}", dense=embedder.dense("wing lift"), terms={}, document_id="c") for n in range(50)]
+    crowd = [
+        make_chunk(f"c{n}", dense=embedder.dense("wing lift"), terms={}, document_id="c") for n in range(CANDIDATES)
+    ]
     await index.upsert(MODEL, embedder.dimension, SCOPE, crowd)
     _, chunks = await explained(engine, Search(query="wing lift", mode=Mode.DENSE), ids["soup"])
     soup = chunks[ids["soup"]]
     assert soup.outcome is Outcome.NOT_A_CANDIDATE
-    assert soup.reason == "dense: 0, while the last of 50 candidates has 1."
+    assert soup.reason == f"dense: 0, while the last of {CANDIDATES} candidates has 1."
     assert [(each.stage, each.rank) for each in soup.standings] == [("dense", 0)]
     _, chunks = await explained(engine, Search(query="wing lift", mode=Mode.SPARSE), ids["soup"])
     assert chunks[ids["soup"]].reason == "sparse: it shares no term with the query."

@@ -52,7 +52,11 @@ class SearchEngine:
 
         Also raises GenerationNotFound and GenerationChanging.
         """
-        return (await self._settled(search, self._rank_at_once)).results()
+        return (await self.trace(search)).results()
+
+    async def trace(self, search: Search) -> Trace:
+        """The same with what led to it."""
+        return await self._settled(search, self._rank_at_once)
 
     async def explain(self, search: Search, chunk_ids: Iterable[str]) -> tuple[Trace, list[Explanation]]:
         """What each stage did, and what became of the chunks returned and of those asked about; raises as `search`.

@@ -51,8 +51,9 @@ class RetrievalServicer(RetrievalServiceServicer):
         """Find the best passages."""
         del context
         search = _search(request)
-        results = await self._engine.search(search)
-        return pb.SearchResponse(results=_results(results, search.vector_store_id))
+        trace = await self._engine.trace(search)
+        results = _results(trace.results(), search.vector_store_id)
+        return pb.SearchResponse(results=results, nearest_similarity=trace.nearest_similarity)
 
     async def ExplainSearch(  # noqa: N802
         self, request: pb.ExplainSearchRequest, context: Context

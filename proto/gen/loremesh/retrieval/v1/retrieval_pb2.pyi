@@ -223,6 +223,11 @@ class SearchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    NEAREST_SIMILARITY_FIELD_NUMBER: _builtins.int
+    nearest_similarity: _builtins.float
+    """The highest cosine similarity of a passage to the query, -1 to 1, whatever the results are ordered by: tells whether
+    anything was near at all. Unset for sparse searches, and where nothing was found.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
         """Best first, at most `top_k`."""
@@ -231,12 +236,15 @@ class SearchResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___SearchResult] | None = ...,
+        nearest_similarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity", "nearest_similarity", b"nearest_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity", "nearest_similarity", b"nearest_similarity", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__nearest_similarity: _TypeAlias = _typing.Literal["nearest_similarity"]  # noqa: Y015
+    _WhichOneofArgType__nearest_similarity: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nearest_similarity) -> _WhichOneofReturnType__nearest_similarity | None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
 

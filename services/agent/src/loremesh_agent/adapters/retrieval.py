@@ -1,6 +1,5 @@
 """Passages from the retrieval service."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,31 +30,16 @@ class RetrievalClient:
         self._stub = RetrievalServiceStub(channel)
 
     async def search(self, query: str, *, vector_store_id: str, top_k: int, filter_: Filter | None) -> Found:
-        """See ports.PassageIndex.
-
-        Hybrid scores are relative to one another, so the nearest passage's cosine is asked for beside them.
-        """
+        """See ports.PassageIndex; hybrid scores are relative to one another, the nearest passage's cosine is not."""
         request = pb.SearchRequest(
             query=query, vector_store_id=vector_store_id, top_k=top_k, filter=_filter(filter_) if filter_ else None
         )
-        nearest = pb.SearchRequest()
-        nearest.CopyFrom(request)
-        nearest.top_k, nearest.mode = 1, pb.SEARCH_MODE_DENSE
         with _translated(vector_store_id):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    searching = group.create_task(self._search(request))
-                    measuring = group.create_task(self._search(nearest))
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+            response = await self._stub.Search(request, timeout=_SEARCH_SECONDS)
         return Found(
-            passages=tuple(_passage(result) for result in searching.result()),
-            similarity=max((result.score for result in measuring.result()), default=None),
+            passages=tuple(_passage(result) for result in response.results),
+            similarity=response.nearest_similarity if response.HasField("nearest_similarity") else None,
         )
-
-    async def _search(self, request: pb.SearchRequest) -> list[pb.SearchResult]:
-        response = await self._stub.Search(request, timeout=_SEARCH_SECONDS)
-        return list(response.results)
 
     async def ping(self) -> None:
         """Raise unless the service says that it serves."""

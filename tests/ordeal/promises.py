@@ -1,0 +1,41 @@
+"""Asks a mesh which of its promises it makes already."""
+
+import uuid
+
+import httpx
+from grpc import StatusCode, aio
+from loremesh.ingestion.v1 import document_pb2 as pb
+from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+
+from tests.ordeal.checker import Promise
+from tests.ordeal.mesh import Mesh
+
+_SECONDS = 30.0
+
+
+async def made_by(mesh: Mesh) -> frozenset[Promise]:
+    """Those whose rpc, or whose effect on a repeated request, is there."""
+    found = set()
+    if await _resolves_versions(mesh.state().parts["ingestion"].address):
+        found.add(Promise.STRICT_SEARCH)
+    if await _heeds_keys(mesh.target):
+        found.add(Promise.IDEMPOTENCY)
+    return frozenset(found)
+
+
+async def _resolves_versions(target: str) -> bool:
+    async with aio.insecure_channel(target) as channel:
+        try:
+            await DocumentServiceStub(channel).ResolveVersions(pb.ResolveVersionsRequest(), timeout=_SECONDS)
+        except aio.AioRpcError as error:
+            return error.code() is StatusCode.NOT_FOUND
+    return True
+
+
+async def _heeds_keys(target: str) -> bool:
+    """Whether another request under a used key is refused."""
+    headers = {"idempotency-key": str(uuid.uuid4())}
+    async with httpx.AsyncClient(base_url=f"http://{target}", timeout=_SECONDS) as client:
+        for content in ("The first request.", "Another request under its key."):
+            answer = await client.post("/api/v1/documents", json={"content": content}, headers=headers)
+    return answer.status_code == httpx.codes.CONFLICT

@@ -11,7 +11,7 @@ from tests.ordeal.stores import Stores
 SETTLED = frozenset({"READY", "FAILED"})
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 TERMINAL = frozenset({"ready", "failed", "deleted", "completed", "incomplete", "cancelled"})
-# The scripted provider ends every whole answer with it.
+# The scripted provider ends every whole answer with it; a note on its sources may follow.
 LAST_WORD = "Over."
 # Why an answer does not end with it: nothing was found to ask the model about.
 NOT_ASKED = "the model was not asked"
@@ -186,7 +186,7 @@ def streams(entries: Sequence[Entry]) -> Iterator[Finding]:
         last = parts[-1]
         if ends not in ([], [len(events)]) or (last.outcome is Outcome.OK and not ends):
             yield Finding(Wrong.UNTRUE, f"{call} {key} ended {len(ends)} times: {[kind for _, kind in events]}")
-        whole = last.reason == NOT_ASKED or last.text.rstrip().endswith(LAST_WORD)
+        whole = last.reason == NOT_ASKED or LAST_WORD in last.text
         if call == "chat" and ends and events[-1][1] == "completed" and not whole:
             yield Finding(Wrong.UNTRUE, f"chat {key} was said to be whole and ends with {last.text[-20:]!r}")
 

@@ -50,7 +50,7 @@ class Finding:
 def judge(entries: Sequence[Entry], stores: Stores, *, promises: Collection[Promise] = EVERY_PROMISE) -> list[Finding]:
     """Every broken promise; empty when all were kept."""
     checks = [lost(entries, stores), stuck(stores), index(stores), deletions(entries, stores)]
-    checks += [regressions(entries, stores), logs(stores), streams(entries)]
+    checks += [regressions(entries, stores), logs(stores), streams(entries), messages(stores)]
     if Promise.IDEMPOTENCY in promises:
         checks.append(effects(entries, stores))
     if Promise.STRICT_SEARCH in promises:
@@ -135,6 +135,13 @@ def effects(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
     for key, ids in made.items():
         if key and len(ids) > 1:
             yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} documents")
+
+
+def messages(stores: Stores) -> Iterator[Finding]:
+    """A message has one effect, however often it comes."""
+    for message_id, count in Counter(stores.effects).items():
+        if count > 1:
+            yield Finding(Wrong.DUPLICATED, f"message {message_id} had {count} effects")
 
 
 def searches(entries: Sequence[Entry]) -> Iterator[Finding]:

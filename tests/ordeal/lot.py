@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.struct_pb2 import Struct
-from grpc import aio
+from grpc import StatusCode, aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh_kit.testing import caller
@@ -101,6 +101,31 @@ class Lot:
             "seen", lambda stub: stub.GetDocument(request, timeout=_CALL_SECONDS), document_id=document_id
         )
         return 0 if answer is None else int(answer.version)
+
+    async def search(self, document_id: str, *, strict: bool = True) -> None:
+        """Take what the index holds of a document for what a search would find; `strict` asks first what is live."""
+        sent = time.monotonic()
+        points = [(held.document_id, held.version) for held, _ in self._points() if held.document_id == document_id]
+        if strict:
+            with caller(tenant=TENANT):
+                request = pb.ResolveVersionsRequest(vector_store_id="default", document_ids=[document_id])
+                stub: Any = DocumentServiceStub(self.process.channel)
+                live = (await stub.ResolveVersions(request, timeout=_CALL_SECONDS)).versions
+            points = [point for point in points if live.get(point[0]) == point[1]]
+        self.ledger.note("search", Outcome.OK, sent=sent, hits=points)
+
+    async def promises(self) -> frozenset[Promise]:
+        """Those the service makes already."""
+        found = {Promise.STRICT_SEARCH, Promise.IDEMPOTENCY}
+        try:
+            await self.search("nothing")
+        except aio.AioRpcError as error:
+            if error.code() is not StatusCode.NOT_FOUND:
+                found.discard(Promise.STRICT_SEARCH)
+        if await self.upload("One.", key="asked twice") and await self.upload("Two.", key="asked twice"):
+            found.discard(Promise.IDEMPOTENCY)
+        self.ledger.entries.clear()
+        return frozenset(found)
 
     async def _call(self, name: str, call: Callable[[Any], Awaitable[Any]], **facts: str) -> Any:
         """What was answered, also written down; None when the process died or refused."""

@@ -5,12 +5,24 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.ordeal.checker import LAST_WORD
 
-_WORDS = 12
-_REFUSED, _CUT, _MUTE = 0.1, 0.25, 0.3
+WORDS = 12
+
+
+class Fate(StrEnum):
+    """How an answer goes."""
+
+    WHOLE = "whole"
+    REFUSED = "refused"
+    CUT = "cut"
+    MUTE = "ended without a word"
+
+
+_SHARES = {Fate.WHOLE: 70, Fate.REFUSED: 10, Fate.CUT: 15, Fate.MUTE: 5}
 
 
 class Script:
@@ -21,10 +33,11 @@ class Script:
         self._chance = random.Random(seed)  # noqa: S311 - a script to be played again
         self._lock = threading.Lock()
 
-    def next(self) -> tuple[float, int]:
-        """A number that decides the kind of answer, and after how many words it is cut."""
+    def next(self) -> tuple[Fate, int]:
+        """How the next answer goes, and after how many words it is cut, if it is."""
         with self._lock:
-            return self._chance.random(), self._chance.randrange(_WORDS)
+            (fate,) = self._chance.choices(list(_SHARES), weights=list(_SHARES.values()))
+            return fate, self._chance.randrange(WORDS)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -34,17 +47,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", "0")))
         fate, words = self.script.next()
-        if fate < _REFUSED:
+        if fate is Fate.REFUSED:
             self._refuse()
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        whole = fate >= _MUTE
-        for number in range(_WORDS if whole else words):
+        whole = fate is Fate.WHOLE
+        for number in range(WORDS if whole else words):
             self._event({"content": f"word{number} "})
-        if fate < _CUT:
+        if fate is Fate.CUT:
             self.connection.close()
             self.close_connection = True
             return

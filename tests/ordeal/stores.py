@@ -31,7 +31,8 @@ class Stores:
     """Everything the mesh keeps. `expected` are the chunks Postgres says searches see, `indexed` every point there is.
 
     `objects` are the documents that have bytes in the object store, `receipts` says of each deleted document whether
-    its purge is finished, `events` are the numbers in each event log.
+    its purge is finished, `events` are the numbers in each event log, `effects` the ids of messages
+    that had one.
     """
 
     documents: Mapping[str, DocumentRow] = field(default_factory=dict)
@@ -42,3 +43,4 @@ class Stores:
     objects: frozenset[str] = frozenset()
     receipts: Mapping[str, bool] = field(default_factory=dict)
     events: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    effects: Sequence[str] = ()

@@ -47,6 +47,7 @@ def test_nothing_is_wrong_where_all_is_well():
         (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 0)])),
         (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 1)])),
         (Wrong.UNTRUE, replace(GOOD, events={"d": [1, 3]})),
+        (Wrong.DUPLICATED, replace(GOOD, effects=["m", "m"])),
     ],
 )
 def test_what_the_stores_hold_is_compared_with_what_was_acknowledged(wrong, stores):

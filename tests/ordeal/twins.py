@@ -93,6 +93,20 @@ class _Hoarder:
         return 0
 
 
+class _Sluggish:
+    """An index whose deletions have not begun."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    async def delete(self, **_: Any) -> int:
+        """Delete nothing yet."""
+        return 0
+
+
 OK_BEFORE_COMMIT = Twin(database=_LateDatabase)
 ACK_BEFORE_CLAIM = Twin(wired=_acked_at_once)
 NO_SWEEPER = Twin(wired=_unswept)
@@ -118,3 +132,9 @@ NO_FENCE = Twin(
     ]
 )
 NO_PURGE = Twin(ports=lambda name, port: _Hoarder(port) if name == "blobs" else port)
+SLUGGISH_INDEX = Twin(ports=lambda name, port: _Sluggish(port) if name == "index" else port)
+KEY_IGNORED = Twin(
+    rewrites=[
+        (r"RETURNING request_hash, response", "RETURNING %(request_hash)s::bytea AS request_hash, NULL AS response")
+    ]
+)

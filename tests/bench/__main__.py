@@ -3,11 +3,12 @@
 import tempfile
 from pathlib import Path
 
-from tests.bench import chat, idle, ingest, mesh, quality, search
+from tests.bench import chat, idle, ingest, jobs, mesh, quality, search
 
 
 def main() -> None:
     """Run everything and print a line for each ratio."""
+    jobs.main()
     with tempfile.TemporaryDirectory(prefix="loremesh-bench-") as place, mesh.provider() as base_url:
         data = Path(place) / "mesh"
         with mesh.running(data, base_url=base_url) as (running, _):

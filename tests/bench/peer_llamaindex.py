@@ -65,7 +65,8 @@ def main() -> None:
     counting.no_truncation()
     counting.no_padding()
     splitter = SentenceSplitter(chunk_size=256, chunk_overlap=20, tokenizer=lambda text: counting.encode(text).ids)
-    documents = [Document(text=f"{row['title']}\n\n{row['text']}", doc_id=row["id"]) for row in rows]
+    # As metadata the title is embedded with every chunk, as the mesh does it.
+    documents = [Document(text=row["text"], metadata={"title": row["title"]}, doc_id=row["id"]) for row in rows]
     embedding.get_text_embedding("warm up")
     started = time.perf_counter()
     nodes = IngestionPipeline(transformations=[splitter, embedding]).run(documents=documents)

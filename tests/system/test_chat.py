@@ -35,12 +35,14 @@ def test_a_stream_is_whole_and_says_so(http: httpx.Client, question: dict[str, A
     with http.stream("POST", "/api/v1/chat/stream", json=question, timeout=120) as response:
         assert response.headers["content-type"] == "text/event-stream"
         assert "content-encoding" not in response.headers
-        events = [json.loads(line.removeprefix("data: ")) for line in response.iter_lines() if line]
+        lines = list(response.iter_lines())
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     events = [each for each in events if "heartbeat" not in each]
     kinds = [kind(each) for each in events]
     assert [int(each["seq"]) for each in events] == list(range(1, len(events) + 1))
     assert kinds[:3] == ["run_started", "sources", "text_start"]
     assert [each for each in kinds if each in TERMINAL] == [kinds[-1]]
+    assert [line for line in lines if line.startswith("id: ")] == [f"id: {each['seq']}" for each in events]
     assert len({each["run_id"] for each in events}) == 1
     text = "".join(each["text_delta"]["text"] for each in events if kind(each) == "text_delta")
     last = events[-1]["completed"] if kinds[-1] == "completed" else events[-1]["incomplete"]["partial"]

@@ -22,11 +22,13 @@ pytestmark = pytest.mark.system
 
 SERVICES = {
     "grpc.health.v1.Health",
+    "loremesh.agent.v1.ChatJobService",
     "loremesh.agent.v1.ChatService",
     "loremesh.agent.v1.ConversationService",
     "loremesh.edge.v1.EdgeService",
     "loremesh.embedding.v1.EmbeddingService",
     "loremesh.ingestion.v1.DocumentService",
+    "loremesh.ingestion.v1.JobService",
     "loremesh.ingestion.v1.VectorStoreService",
     "loremesh.retrieval.v1.RetrievalService",
 }

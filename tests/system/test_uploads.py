@@ -46,7 +46,7 @@ def watched(http: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
     with http.stream("GET", path, timeout=60) as response:
         assert response.headers["content-type"] == "text/event-stream"
         for line in response.iter_lines():
-            if line and "heartbeat" not in (event := json.loads(line.removeprefix("data: "))):
+            if line.startswith("data: ") and "heartbeat" not in (event := json.loads(line.removeprefix("data: "))):
                 yield event
 
 

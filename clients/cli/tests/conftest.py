@@ -12,9 +12,10 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc
+from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
+from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
-from loremesh.ingestion.v1 import document_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,14 +35,15 @@ class FakeDocuments(document_pb2_grpc.DocumentServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadDocumentRequest], context: Context
     ) -> pb.Document:
         self.uploads += 1
-        content, filename = b"", ""
+        content, first = b"", pb.UploadDocumentRequest()
         async for piece in request_iterator:
-            content, filename = content + piece.file.data, filename or piece.filename
+            content, first = content + piece.file.data, first if content else piece
         if not content:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DOCUMENT_EMPTY")
         document = pb.Document(
-            id=f"d{len(self.kept)}",
-            filename=filename,
+            id=first.document_id or f"d{len(self.kept)}",
+            filename=first.filename,
+            attributes=first.attributes,
             sha256=hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
         )
@@ -83,6 +85,40 @@ class FakeDocuments(document_pb2_grpc.DocumentServiceServicer):
 
 
 @dataclass
+class FakeJobs(job_pb2_grpc.JobServiceServicer):
+    """Has jobs, one a page, and replays a dead one a call."""
+
+    jobs: list[job_pb2.Job] = field(default_factory=list)
+    letters: list[job_pb2.DeadLetter] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
+        del context
+        found = [each for each in self.jobs if request.state in (0, each.state)]
+        start = int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return job_pb2.ListJobsResponse(jobs=found[start : start + 1], next_page_token=token)
+
+    async def ListDeadLetters(
+        self, request: job_pb2.ListDeadLettersRequest, context: Context
+    ) -> job_pb2.ListDeadLettersResponse:
+        del request, context
+        return job_pb2.ListDeadLettersResponse(dead_letters=self.letters)
+
+    async def ReplayDeadLetters(
+        self, request: job_pb2.ReplayDeadLettersRequest, context: Context
+    ) -> job_pb2.ReplayDeadLettersResponse:
+        self.keys += [value for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        wanted = [each for each in self.letters if request.filter.reason in ("", each.reason)]
+        wanted = [each for each in wanted if not request.job_ids or each.job_id in request.job_ids]
+        if request.job_ids and not wanted:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
+        for letter in wanted[:1]:
+            self.letters.remove(letter)
+        return job_pb2.ReplayDeadLettersResponse(job_ids=[each.job_id for each in wanted[:1]], more=len(wanted) > 1)
+
+
+@dataclass
 class FakeChat(chat_pb2_grpc.ChatServiceServicer):
     """Streams the events it is given; refuses when it has a reason to."""
 
@@ -95,6 +131,39 @@ class FakeChat(chat_pb2_grpc.ChatServiceServicer):
             await refuse(context, grpc.StatusCode.NOT_FOUND, self.refuse_with)
         for event in self.events:
             yield event
+
+
+@dataclass
+class FakeChatJobs(chat_job_pb2_grpc.ChatJobServiceServicer):
+    """Has one job, whose watch is cut once after so many events."""
+
+    events: list[chat_pb2.ChatEvent] = field(default_factory=list)
+    cut_after: int = 0
+    keys: list[str] = field(default_factory=list)
+    watches: list[int] = field(default_factory=list)
+
+    async def CreateChatJob(self, request: chat_pb2.ChatRequest, context: Context) -> pb_jobs.CreateChatJobResponse:
+        del request
+        self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        return pb_jobs.CreateChatJobResponse(job_id="j1", conversation_id="c1")
+
+    async def WatchChatJob(
+        self, request: pb_jobs.WatchChatJobRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.ChatEvent]:
+        self.watches.append(request.after_seq)
+        for event in self.events[request.after_seq :]:
+            if self.cut_after and event.seq > self.cut_after:
+                self.cut_after = 0
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            yield event
+
+    async def ListChatJobs(
+        self, request: pb_jobs.ListChatJobsRequest, context: Context
+    ) -> pb_jobs.ListChatJobsResponse:
+        del request, context
+        return pb_jobs.ListChatJobsResponse(
+            jobs=[pb_jobs.ChatJob(job_id="j1", status=pb_jobs.CHAT_JOB_STATUS_RUNNING, attempt=2)]
+        )
 
 
 async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
@@ -110,15 +179,20 @@ class FakeMesh:
     url: str
     documents: FakeDocuments
     chat: FakeChat
+    jobs: FakeJobs
+    chat_jobs: FakeChatJobs
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
-    documents, chat = FakeDocuments(), FakeChat()
+    documents, chat, jobs, chat_jobs = FakeDocuments(), FakeChat(), FakeJobs(), FakeChatJobs()
+    chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    yield FakeMesh(url=f"http://127.0.0.1:{port}", documents=documents, chat=chat)
+    url = f"http://127.0.0.1:{port}"
+    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs)
     await server.stop(None)

@@ -1,5 +1,6 @@
 """What the commands print, and the statuses they end with."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -120,3 +121,42 @@ def test_stopping_nothing_is_no_failure(run: Run) -> None:
 
 def test_logs_of_an_unknown_part_are_a_usage_error(run: Run) -> None:
     assert run(["logs", "nonsense"])[0] == 2
+
+
+async def test_a_job_is_followed_through_a_cut_and_another_attempt(mesh: Any, capsys: Any) -> None:
+    attempts = [
+        pb.ChatEvent(seq=1, attempt=1, text_delta=pb.TextDelta(text="By ")),
+        pb.ChatEvent(seq=2, attempt=2, run_started=pb.RunStarted()),
+        pb.ChatEvent(seq=3, attempt=2, text_delta=pb.TextDelta(text=ANSWER.response)),
+        pb.ChatEvent(seq=4, attempt=2, completed=ANSWER),
+    ]
+    mesh.chat_jobs.events, mesh.chat_jobs.cut_after = attempts, 2
+    async with client.connect(mesh.url) as connected:
+        assert await answers.follow(connected, "j1", output=Output(as_json=False)) == ANSWER
+    assert mesh.chat_jobs.watches == [0, 2]
+    assert "attempt 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (pb.ChatEvent(seq=1, failed=pb.RunFailed(reason="PROVIDER_REFUSED", message="no")), "PROVIDER_REFUSED"),
+        (pb.ChatEvent(seq=1, cancelled=pb.RunCancelled()), "CANCELLED"),
+    ],
+)
+async def test_a_job_without_an_answer_is_a_failure(mesh: Any, event: pb.ChatEvent, reason: str) -> None:
+    mesh.chat_jobs.events = [event]
+    async with client.connect(mesh.url) as connected:
+        with pytest.raises(CommandError) as failed:
+            await answers.follow(connected, "j1", output=Output(as_json=True))
+    assert failed.value.reason == reason
+
+
+async def test_asking_in_the_background_says_which_job_it_is(mesh: Any, run: Run) -> None:
+    mesh.chat_jobs.events = [pb.ChatEvent(seq=1, attempt=1, completed=ANSWER)]
+    status, out, _ = await asyncio.to_thread(run, ["ask", "how?", "--async", "--json", "--url", mesh.url])
+    made, answer = map(json.loads, out.splitlines())
+    assert (status, made["job_id"], answer["response"]) == (0, "j1", ANSWER.response)
+    assert len(mesh.chat_jobs.keys) == 1
+    status, out, _ = await asyncio.to_thread(run, ["chat-jobs", "--json", "--url", mesh.url])
+    assert json.loads(out)["jobs"][0]["job_id"] == "j1"

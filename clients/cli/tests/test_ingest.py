@@ -44,6 +44,24 @@ async def test_a_file_the_mesh_has_is_not_uploaded_again(mesh: Any, file: Path, 
     assert mesh.documents.uploads == 1
 
 
+async def test_a_file_that_changed_replaces_its_document_s_content(mesh: Any, tmp_path: Path) -> None:
+    changing, staying = tmp_path / "changing.md", tmp_path / "staying.md"
+    for path in (changing, staying):
+        write(path, path.name)
+    first, second = await ingested(mesh, changing, staying)
+    before = mesh.documents.kept[first.document_id].sha256
+    write(changing, "another text")
+    changed, known = await ingested(mesh, changing, staying)
+    assert (changed.outcome, changed.document_id) == ("ready", first.document_id)
+    assert (known.outcome, known.document_id) == ("known", second.document_id)
+    assert mesh.documents.kept[first.document_id].sha256 != before
+    assert len(mesh.documents.kept) == 2
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 async def test_an_upload_whose_answer_was_lost_is_not_sent_twice(mesh: Any, file: Path) -> None:
     mesh.documents.lose_answers = 1
     (done,) = await ingested(mesh, file)

@@ -12,6 +12,8 @@ from loremesh_agent.domain.passages import Found, Passage
 from loremesh_kit.identity import Identity
 from loremesh_kit.testing import DatabaseUrls, caller, fresh_database
 
+from .replicas import Mesh
+
 LIGHTHOUSE = (
     "The lighthouse of Genoa is 77 metres high. It was built in 1128 and rebuilt in 1543 after a war. "
     "Its lamp can be seen 50 kilometres away."
@@ -80,3 +82,10 @@ def agent_database(postgres_url: str) -> AbstractAsyncContextManager[DatabaseUrl
 async def database_urls(postgres_url: str) -> AsyncIterator[DatabaseUrls]:
     async with agent_database(postgres_url) as urls:
         yield urls
+
+
+@pytest.fixture
+def mesh(database_urls: DatabaseUrls, nats_url: str, found: Found, monkeypatch: pytest.MonkeyPatch) -> Mesh:
+    monkeypatch.setattr("loremesh_kit.worker._FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("loremesh_kit.sweeper._SECONDS", 0.1)
+    return Mesh(database_urls, nats_url, found)

@@ -10,6 +10,7 @@ from loremesh_agent import prompts
 from loremesh_agent.adapters.configured import ConfiguredAgents
 from loremesh_agent.adapters.memory import (
     MemoryConversations,
+    MemoryDocuments,
     MemoryIndex,
     MemoryRecords,
     MemoryTurns,
@@ -36,6 +37,7 @@ from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import (
     ConversationBusy,
     ConversationNotFound,
@@ -73,6 +75,7 @@ class House:
         self.records = MemoryRecords(clock=SystemClock())
         self.turns = MemoryTurns(records=self.records, lease=self.lease)
         self.conversations = MemoryConversations(records=self.records)
+        self.documents = MemoryDocuments()
 
     @property
     def engine(self) -> ChatEngine:
@@ -81,6 +84,7 @@ class House:
             index=self.index,
             provider=PatientProvider(provider=self.provider, patience=self.patience),
             turns=self.turns,
+            quoting=Quoting(documents=self.documents),
             clock=SystemClock(),
             floors=Floors(),
             pace=self.pace,

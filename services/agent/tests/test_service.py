@@ -9,6 +9,7 @@ import grpc
 import pytest
 from grpc import aio
 from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc, conversation_pb2, conversation_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2, document_pb2_grpc
 from loremesh.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from loremesh_agent.main import wire
 from loremesh_agent.settings import AgentSettings
@@ -63,6 +64,14 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         raise NotImplementedError
 
 
+class Ingestion(document_pb2_grpc.DocumentServiceServicer):
+    """Knows every document but those called `gone`."""
+
+    async def ResolveVersions(self, request: Any, context: Any) -> Any:  # noqa: N802
+        assert not request.vector_store_id
+        return document_pb2.ResolveVersionsResponse(versions={id_: 1 for id_ in request.document_ids if id_ != "gone"})
+
+
 @pytest.fixture
 def retrieval() -> Retrieval:
     return Retrieval()
@@ -75,9 +84,15 @@ async def service(retrieval: Retrieval, urls: DatabaseUrls, **settings: Any) -> 
         servicer=retrieval,
         name="loremesh.retrieval.v1.RetrievalService",
     )
+    documents = Servicer(
+        add=document_pb2_grpc.add_DocumentServiceServicer_to_server,
+        servicer=Ingestion(),
+        name="loremesh.ingestion.v1.DocumentService",
+    )
     alone = ServiceSettings(drain_seconds=0)
-    async with serve(Wired(servicers=[servicer]), service="retrieval", settings=alone) as running:
-        own = AgentSettings(drain_seconds=0, retrieval_target=running.target, database_url=urls.plain, **settings)
+    async with serve(Wired(servicers=[servicer, documents]), service="retrieval", settings=alone) as running:
+        targets = {"retrieval_target": running.target, "ingestion_target": running.target}
+        own = AgentSettings(drain_seconds=0, grace_seconds=1, database_url=urls.plain, **targets, **settings)
         async with wire(own) as agent, serving(agent, service="agent", settings=own) as channel:
             with caller():
                 yield channel
@@ -85,9 +100,10 @@ async def service(retrieval: Retrieval, urls: DatabaseUrls, **settings: Any) -> 
 
 @pytest.fixture
 async def channel(
-    retrieval: Retrieval, database_urls: DatabaseUrls, local_model_url: str
+    retrieval: Retrieval, database_urls: DatabaseUrls, nats_url: str, local_model_url: str
 ) -> AsyncIterator[aio.Channel]:
-    async with service(retrieval, database_urls, provider="local", local_model_url=local_model_url) as channel:
+    local = {"provider": "local", "local_model_url": local_model_url}
+    async with service(retrieval, database_urls, nats_url=nats_url, **local) as channel:
         yield channel
 
 
@@ -169,11 +185,11 @@ async def test_a_bad_request_has_its_own_reason_and_leaves_nothing_behind(
 
 
 async def test_a_caller_who_leaves_ends_the_models_work_within_a_second(
-    retrieval: Retrieval, database_urls: DatabaseUrls
+    retrieval: Retrieval, database_urls: DatabaseUrls, nats_url: str
 ) -> None:
     async with (
         openai_double() as double,
-        service(retrieval, database_urls, provider="openai", openai_base_url=double.url) as channel,
+        service(retrieval, database_urls, nats_url=nats_url, provider="openai", openai_base_url=double.url) as channel,
     ):
         double.scripts = [[chunk("The lighthouse"), Wait(60)]]
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(chat_pb2.ChatRequest(message="a lighthouse?"))

@@ -12,12 +12,14 @@ from loremesh.agent.v1 import conversation_pb2 as pb
 from loremesh.agent.v1 import conversation_pb2_grpc as rpc
 from loremesh_agent import protos
 from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.memory import MemoryDocuments
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import State
 from loremesh_agent.domain.events import Event, Failed, Heartbeat, SourcesFound, TextStart
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import ConversationBusy
 from loremesh_agent.ports import FinishedTurn, NewTurn
 from loremesh_agent.servicer import ConversationServicer
@@ -54,7 +56,9 @@ class Service:
 async def service(database_urls: DatabaseUrls, make_agent: Callable[..., Agent]) -> AsyncIterator[Service]:
     async with open_database(ServiceSettings(database_url=database_urls.plain)) as database:
         engine = ConversationEngine(
-            store=PostgresConversations(database=database), agents=ConfiguredAgents(default=make_agent())
+            store=PostgresConversations(database=database),
+            agents=ConfiguredAgents(default=make_agent()),
+            quoting=Quoting(documents=MemoryDocuments()),
         )
         wired = Wired(
             servicers=[

@@ -14,6 +14,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "LOCAL_MODEL_URL", "AGENT_PROVIDER", "AGENT_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RETRIEVAL_TARGET", "127.0.0.1:1")
+    monkeypatch.setenv("INGESTION_TARGET", "127.0.0.1:1")
 
 
 def test_without_a_key_the_local_model_answers_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:

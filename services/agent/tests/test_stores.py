@@ -10,11 +10,20 @@ from loremesh_agent.adapters.memory import MemoryConversations, MemoryRecords, M
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.domain.conversations import Exchange, Feedback, Rating, Role, State, Usage
+from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Passage, numbered
 from loremesh_agent.errors import ConversationBusy, ConversationNotFound, MessageNotFound
-from loremesh_agent.ports import ConversationChange, ConversationStore, FinishedTurn, NewTurn, TurnStore
+from loremesh_agent.ports import (
+    AnsweredBefore,
+    Claim,
+    ConversationChange,
+    ConversationStore,
+    FinishedTurn,
+    NewTurn,
+    TurnStore,
+)
 from loremesh_kit.clock import SystemClock
-from loremesh_kit.errors import EtagMismatch
+from loremesh_kit.errors import EtagMismatch, IdempotencyConflict
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import open_database
@@ -59,6 +68,10 @@ def turn(conversation_id: str | None = None, text: str = "How high is it?") -> N
         conversation_id=conversation_id,
         new_conversation_id=new_id(),
     )
+
+
+def claimed(conversation_id: str | None = None, request: bytes = b"1") -> NewTurn:
+    return replace(turn(conversation_id), claim=Claim(key="k", method="Chat", request_hash=request))
 
 
 def done(text: str = "77 metres [1].", state: State = State.COMPLETED) -> FinishedTurn:
@@ -190,6 +203,64 @@ async def test_there_is_no_turn_in_a_conversation_that_is_not_there(stores: Stor
             await write
 
 
+async def test_a_claimed_turn_is_begun_once_and_then_is_the_answer(stores: Stores) -> None:
+    first = claimed()
+    await stores.turns.begin(first)
+    with pytest.raises(ConversationBusy):
+        await stores.turns.begin(claimed())
+    with pytest.raises(IdempotencyConflict):
+        await stores.turns.begin(claimed(request=b"2"))
+    with caller(tenant="other"):
+        await stores.turns.begin(claimed(request=b"2"))
+    limit = replace(done(), state=State.INCOMPLETE, finish_reason=FinishReason.LENGTH)
+    await stores.turns.finish(first, limit)
+    with pytest.raises(AnsweredBefore) as before:
+        await stores.turns.begin(claimed())
+    assert before.value.message == (await stores.conversations.messages(first.new_conversation_id, after=1, limit=9))[0]
+    assert before.value.message.finish_reason == "LENGTH"
+    assert len(await stores.conversations.page(after=None, limit=9)) == 1
+
+
+@pytest.mark.parametrize("ending", ["failed", "withdrawn", "lost"])
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_claimed_turn_that_failed_is_replaced(stores: Stores, ending: str, goes_on: bool) -> None:
+    conversation_id = None
+    if goes_on:
+        await stores.conversations.create("c", title="", agent_id="default", attributes={})
+        await stores.turns.begin(earlier := turn("c"))
+        await stores.turns.finish(earlier, done())
+        conversation_id = "c"
+    failed = claimed(conversation_id)
+    await stores.turns.begin(failed)
+    match ending:
+        case "failed":
+            await stores.turns.finish(failed, done("77", State.FAILED))
+        case "withdrawn":
+            await stores.turns.withdraw(failed)
+        case "lost":
+            await asyncio.sleep(LEASE * 1.1)
+    again = claimed(conversation_id)
+    await stores.turns.begin(again)
+    await stores.turns.finish(again, done())
+    (conversation,) = await stores.conversations.page(after=None, limit=9)
+    messages = await stores.conversations.messages(conversation.id, after=0, limit=9)
+    assert conversation.message_count == len(messages) == (4 if goes_on else 2)
+    assert messages[-1].id == again.answer_id
+    with pytest.raises(AnsweredBefore):
+        await stores.turns.begin(claimed(conversation_id))
+
+
+async def test_history_says_from_which_documents_an_answer_is(
+    stores: Stores, make_passage: Callable[..., Passage]
+) -> None:
+    first = turn()
+    await stores.turns.begin(first)
+    sources = numbered([make_passage(), make_passage(name="b"), make_passage(name="b")], cited={2})
+    await stores.turns.finish(first, replace(done(), sources=sources))
+    (exchange,) = await stores.turns.begin(turn(first.new_conversation_id))
+    assert exchange.document_ids == {"document-lighthouse", "document-b"}
+
+
 async def test_conversations_are_made_changed_and_deleted(stores: Stores) -> None:
     conversations = stores.conversations
     await conversations.create("c", title="", agent_id="default", attributes={"a": [1.0, "x", True]})
@@ -274,5 +345,5 @@ async def test_the_database_itself_keeps_tenants_apart(database_urls: DatabaseUr
         with caller():
             await PostgresTurns(database=database, lease=9).begin(turn())
     async with await psycopg.AsyncConnection.connect(database_urls.plain) as connection:
-        for table in ("conversations", "messages"):
+        for table in ("conversations", "messages", "chat_jobs", "quotations", "quoted_documents"):
             assert await (await connection.execute(f"SELECT * FROM agent.{table}")).fetchall() == []  # noqa: S608

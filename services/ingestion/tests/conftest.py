@@ -13,7 +13,10 @@ from google.rpc import error_details_pb2
 from grpc import aio
 from grpc_status import rpc_status
 from loremesh.ingestion.v1 import document_pb2 as pb
+from loremesh.ingestion.v1.deletion_pb2_grpc import DeletionServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.ingestion.v1.generation_pb2_grpc import IndexGenerationServiceStub
+from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.ingestion.v1.vector_store_pb2_grpc import VectorStoreServiceStub
 from loremesh_ingestion.adapters.memory import MemoryBlobStore, MemoryEmbedder, MemoryParser, MemorySearchIndex
 from loremesh_ingestion.main import MIGRATIONS
@@ -39,10 +42,16 @@ class Service:
     index: Any
     documents: Any = field(init=False)
     stores: Any = field(init=False)
+    jobs: Any = field(init=False)
+    generations: Any = field(init=False)
+    deletions: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.documents = DocumentServiceStub(self.channel)
         self.stores = VectorStoreServiceStub(self.channel)
+        self.jobs = JobServiceStub(self.channel)
+        self.generations = IndexGenerationServiceStub(self.channel)
+        self.deletions = DeletionServiceStub(self.channel)
 
     async def upload(self, content: bytes | Iterable[bytes], **given: Any) -> pb.Document:
         content_type = given.pop("content_type", "text/plain")

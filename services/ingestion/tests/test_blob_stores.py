@@ -2,6 +2,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
@@ -153,3 +154,13 @@ async def test_recent_objects_are_read_from_memory_once_and_never_exceed_their_r
             await read(store, gone)
     behind.objects.update(held)
     assert await read(store, "b") == b"0123456789"
+
+
+async def test_entries_are_listed_with_the_time_they_were_written(store):
+    for name in ("a", "b"):
+        await store.write(f"conformance/listed/{name}", pieces(b"x"))
+    await store.write("conformance/listed-not", pieces(b"x"))
+    found = [each async for page in store.entries("conformance/listed/") for each in page]
+    assert [each.key for each in found] == ["conformance/listed/a", "conformance/listed/b"]
+    assert all(abs((datetime.now(UTC) - each.write_time).total_seconds()) < 600 for each in found)
+    assert [each async for page in store.entries("conformance/nothing/") for each in page] == []

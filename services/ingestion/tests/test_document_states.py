@@ -18,8 +18,11 @@ pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DOCUMENT = Document(
+    key="d",
     id="d",
     vector_store_id="default",
+    generation=1,
+    live=True,
     title="t",
     title_given=True,
     filename="",
@@ -38,6 +41,7 @@ DOCUMENT = Document(
     token_count=0,
     page_count=0,
     text_chars=0,
+    changes=None,
     metadata_revision=1,
     revision=1,
     create_time=NOW,

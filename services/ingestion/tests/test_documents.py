@@ -34,8 +34,8 @@ async def test_documents_are_listed_newest_first_and_page_by_page(service):
 
 
 async def test_a_page_token_belongs_to_its_query(service, refused):
-    for _ in range(3):
-        await service.upload(TEXT)
+    for number in range(3):
+        await service.upload(TEXT, title=str(number))
     page = await service.documents.ListDocuments(pb.ListDocumentsRequest(page_size=1))
     other = pb.ListDocumentsRequest(page_size=1, page_token=page.next_page_token, sha256="0" * 64)
     async with refused("PAGE_TOKEN_INVALID", field="page_token"):

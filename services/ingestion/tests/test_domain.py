@@ -59,10 +59,12 @@ def test_only_a_media_type_is_taken_for_one(content_type, expected):
 
 
 def test_chunk_ids_say_where_a_chunk_stands():
-    place = {"tenant": "a", "vector_store_id": "s", "document_id": "d", "version": 1, "index": 0}
+    place = {"tenant": "a", "vector_store_id": "s", "generation": 1, "document_id": "d", "version": 1, "index": 0}
     assert chunk_id(**place) == chunk_id(**place)
-    others = [{**place, key: value} for key, value in [("tenant", "b"), ("version", 2), ("index", 1)]]
-    assert len({chunk_id(**place), *(chunk_id(**other) for other in others)}) == 4
+    others = [
+        {**place, key: value} for key, value in [("tenant", "b"), ("generation", 2), ("version", 2), ("index", 1)]
+    ]
+    assert len({chunk_id(**place), *(chunk_id(**other) for other in others)}) == 5
 
 
 def test_a_tenant_cannot_reach_into_another_ones_objects():

@@ -193,7 +193,7 @@ async def test_the_old_version_stays_searchable_until_the_new_one_is_complete(st
         document = await service.settled(await service.upload(LONG))
         embedder.open.clear()
         embedder.reached.clear()
-        await service.documents.IndexDocument(pb.IndexDocumentRequest(document_id=document.id))
+        await service.upload(LONG.replace(b"Paragraph", b"Section"), document_id=document.id)
         await asyncio.wait_for(embedder.reached.wait(), 10)
         assert (await service.get(document.id)).version == 1
         assert len(service.index.held(document.id)) == document.chunk_count

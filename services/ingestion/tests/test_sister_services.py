@@ -9,7 +9,7 @@ from loremesh_ingestion.adapters.retrieval import GrpcSearchIndex
 from loremesh_ingestion.adapters.sibling import Refused
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
+from loremesh_ingestion.ports import IndexedDocument, IndexedVersion, IndexEntry, Vector
 from loremesh_kit import identity
 from loremesh_kit.channel import open_channel
 from loremesh_kit.errors import Code, DependencyUnavailable, ServiceError
@@ -74,9 +74,22 @@ class FakeIndex(index_pb2_grpc.IndexServiceServicer):
         await self._remember(request)
         return index_pb2.UpdateDocumentAttributesResponse()
 
+    async def GetChunkVectors(self, request, context):  # noqa: N802
+        await self._remember(request)
+        there = [
+            index_pb2.ChunkVectors(chunk_id=request.chunk_ids[0], dense=[1, 0], sparse_indices=[3], sparse_values=[2])
+        ]
+        return index_pb2.GetChunkVectorsResponse(vectors=there)
+
     async def CountChunks(self, request, context):  # noqa: N802
         await self._remember(request)
         return index_pb2.CountChunksResponse(count=7)
+
+    async def ListIndexedVersions(self, request, context):  # noqa: N802
+        await self._remember(request)
+        for number in (1, 2):
+            version = index_pb2.IndexedVersion(document_id="d", document_version=number, chunk_count=7)
+            yield index_pb2.ListIndexedVersionsResponse(versions=[version])
 
 
 @pytest.fixture
@@ -114,6 +127,7 @@ async def index():
 def document(document_id: str = "d", vector_store_id: str = "s") -> IndexedDocument:
     return IndexedDocument(
         vector_store_id=vector_store_id,
+        generation=3,
         embedding_model="m",
         document_id=document_id,
         version=2,
@@ -186,6 +200,7 @@ async def test_chunks_of_several_documents_are_written_in_one_call(index):
     assert list(first.sparse_indices) == [1, 7]
     request = servicer.requests[0][1]
     assert (request.vector_store_id, request.embedding_model, request.dimension) == ("s", "m", 2)
+    assert request.generation == 3
 
 
 async def test_stores_and_tenants_never_share_a_write(index):
@@ -212,13 +227,30 @@ async def test_fewer_chunks_than_were_sent_are_noticed(index):
 
 async def test_the_index_s_other_calls_say_what_they_are_about(index):
     search_index, servicer = index
-    assert await search_index.delete(vector_store_id="s", embedding_model="m", document_id="d", before_version=2) == 3
+    place = {"vector_store_id": "s", "generation": 3, "embedding_model": "m"}
+    assert await search_index.delete(**place, document_id="d", before_version=2) == 3
     assert await search_index.count(document()) == 7
     await search_index.update(document())
     delete, count, update = (request for _, request in servicer.requests)
+    assert {each.generation for each in (delete, count, update)} == {3}
     assert (delete.document_id, delete.before_version) == ("d", 2)
     assert (count.document_id, count.document_version) == ("d", 2)
     assert (update.document_id, update.title, dict(update.attributes.items())["draft"]) == ("d", "T", True)
+    listed = [each async for part in search_index.versions(**place) for each in part]
+    assert listed == [IndexedVersion("d", 1, 7), IndexedVersion("d", 2, 7)]
+    assert servicer.requests[-1][1].generation == 3
+
+
+async def test_vectors_are_read_by_chunk_and_those_missing_are_left_out(index):
+    search_index, servicer = index
+    assert await search_index.vectors(document(), []) == {}
+    there, missing = entry(0).id, entry(1).id
+    found = await search_index.vectors(document(), [there, missing])
+    assert list(found) == [there]
+    assert (list(found[there].dense), list(found[there].sparse_indices)) == ([1, 0], [3])
+    ((_, request),) = servicer.requests
+    assert (request.vector_store_id, request.generation, request.embedding_model) == ("s", 3, "m")
+    assert list(request.chunk_ids) == [there, missing]
 
 
 @asynccontextmanager

@@ -113,7 +113,6 @@ async def test_a_store_with_documents_goes_only_by_force_and_takes_them_with_it(
         await service.stores.DeleteVectorStore(pb.DeleteVectorStoreRequest(vector_store_id="s"))
 
     await service.stores.DeleteVectorStore(pb.DeleteVectorStoreRequest(vector_store_id="s", force=True))
-    assert {held.document_id for held, _ in service.index.chunks.values()} == {kept.id}
     listed = await service.documents.ListDocuments(document_pb2.ListDocumentsRequest())
     assert [document.id for document in listed.documents] == [kept.id]
     async with refused("VECTOR_STORE_NOT_FOUND", "NOT_FOUND"):
@@ -122,8 +121,9 @@ async def test_a_store_with_documents_goes_only_by_force_and_takes_them_with_it(
     await service.idle()
     assert [row["id"] for row in await service.rows("SELECT id FROM documents")] == [kept.id]
     assert len(service.blobs.objects) == 1
-    receipts = await service.rows("SELECT chunks FROM deletions WHERE finish_time IS NOT NULL")
-    assert [row["chunks"] for row in receipts] == [1, 1, 1]
+    assert {held.document_id for held, _ in service.index.chunks.values()} == {kept.id}
+    receipts = await service.rows("SELECT index_chunks, objects, chunks FROM deletions WHERE rows_time IS NOT NULL")
+    assert [tuple(row.values()) for row in receipts] == [(1, 1, 1)] * 3
     assert (await create(service, id="s")).document_count == 0
 
 

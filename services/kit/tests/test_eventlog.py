@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 from loremesh_kit import eventlog
+from loremesh_kit.errors import AfterSeqOutOfRange
 from loremesh_kit.eventlog import Event, Heartbeat
 from loremesh_kit.testing import caller
 
@@ -146,3 +147,55 @@ async def test_a_quiet_run_beats(database, bus):
 
     assert isinstance(events[0], Heartbeat)
     assert 2 <= len(events[:-1]) <= 5
+
+
+async def poll(database, after_seq=0, limit=100):
+    return await eventlog.poll(database, run_id="run", after_seq=after_seq, limit=limit)
+
+
+async def test_polling_tells_what_there_is(database):
+    await append(database, count=5)
+
+    page = await poll(database, after_seq=2, limit=2)
+    assert ([event.seq for event in page.events], page.last_seq, page.cut) == ([3, 4], 5, False)
+    page = await poll(database, after_seq=5)
+    assert ([*page.events], page.last_seq, page.cut) == ([], 5, False)
+    assert (await poll(database, limit=0)).events == []
+
+
+async def test_nobody_can_have_seen_what_did_not_happen(database):
+    with pytest.raises(AfterSeqOutOfRange):
+        await poll(database, after_seq=1)
+    await append(database, count=5)
+
+    with pytest.raises(AfterSeqOutOfRange) as raised:
+        await poll(database, after_seq=6)
+    assert raised.value.metadata == {"last_seq": "5"}
+
+
+async def test_events_of_a_quiet_run_are_forgotten_and_their_numbers_are_not(workshop):
+    database = workshop.database
+    await append(database, count=3)
+    await append(database, run_id="lively", count=2)
+    await database.fetch("UPDATE event_heads SET last_at = now() - interval '31 days' WHERE run_id = 'run'")
+    await database.fetch("UPDATE events SET time = now() - interval '31 days'")
+    await workshop.worker()._sweeper._purge()
+
+    page = await poll(database)
+    assert ([*page.events], page.last_seq, page.cut) == ([], 3, True)
+    assert len(await read(database, run_id="lively")) == 2
+    assert await append(database) == [4]
+    assert (await poll(database, after_seq=1)).cut
+    page = await poll(database, after_seq=3)
+    assert ([event.seq for event in page.events], page.cut) == ([4], False)
+
+
+@pytest.mark.parametrize(
+    ("after_seq", "header", "effective"),
+    [(0, "7", 7), (3, "7", 3), (0, "seven", 0), (0, "-1", 0), (0, "", 0), (0, "9" * 30, 0), (0, "\u0663", 0)],
+)
+def test_a_browser_that_reconnects_goes_on_where_it_was(after_seq, header, effective):
+    metadata = (("x-other", "5"), ("last-event-id", header), ("bin-bin", b"9"))
+
+    assert eventlog.resume_after(after_seq, metadata) == effective
+    assert eventlog.resume_after(after_seq, None) == after_seq

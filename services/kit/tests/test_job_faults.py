@@ -25,7 +25,7 @@ pytestmark = pytest.mark.steelthread
 def _quick(monkeypatch):
     monkeypatch.setattr("loremesh_kit.worker._FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr("loremesh_kit.sweeper._SECONDS", 0.1)
-    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE_WHEN_IDLE", 1.0)
+    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE", 1.0)
 
 
 class WorkerProcess:

@@ -90,12 +90,13 @@ async def test_across_tenants_sees_queues_and_no_content(database):
         async with database.transaction(tenant) as connection:
             await connection.execute(INSERT, [tenant, "1"])
             await connection.execute(
-                "INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%s, 'r', 1)",
+                "INSERT INTO events (tenant, run_id, seq, kind, payload, attempt, path)"
+                " VALUES (%s, 'r', 1, 'k', '{}', 1, '{}')",
                 [tenant],
             )
 
     assert (await database.fetch_across_tenants(COUNT))[0]["n"] == 2
-    assert (await database.fetch_across_tenants("SELECT count(*) AS n FROM event_heads"))[0]["n"] == 0
+    assert (await database.fetch_across_tenants("SELECT count(*) AS n FROM events"))[0]["n"] == 0
 
 
 @pytest.mark.parametrize("tenant", ["*", ""])

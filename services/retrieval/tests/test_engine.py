@@ -3,13 +3,14 @@ import asyncio
 import pytest
 from loremesh_kit.filters import Comparison
 from loremesh_retrieval.adapters.memory import MemoryIndex
-from loremesh_retrieval.adapters.memory_peers import FixedVectorStores, HashingEmbedder
+from loremesh_retrieval.adapters.memory_peers import FixedLiveness, FixedStore, HashingEmbedder
+from loremesh_retrieval.directory import RememberedGenerations
 from loremesh_retrieval.domain.explanation import Outcome
 from loremesh_retrieval.domain.ranking import Fusion
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Mode, Rerank, Search
 from loremesh_retrieval.engine import SearchEngine
-from loremesh_retrieval.errors import QueryEmpty, VectorStoreNotFound
+from loremesh_retrieval.errors import GenerationChanging, GenerationNotFound, QueryEmpty, VectorStoreNotFound
 
 pytestmark = pytest.mark.unit
 
@@ -34,9 +35,19 @@ def embedder():
 
 
 @pytest.fixture
-def engine(index, embedder, caller):
+def store():
+    return FixedStore(models={1: MODEL}, versions={1: dict.fromkeys(TEXTS, 1)})
+
+
+@pytest.fixture
+def liveness(store):
+    return FixedLiveness({("acme", "default"): store})
+
+
+@pytest.fixture
+def engine(index, embedder, liveness, caller):
     return SearchEngine(
-        index=index, embedder=embedder, reranker=embedder, vector_stores=FixedVectorStores({SCOPE: MODEL})
+        index=index, embedder=embedder, reranker=embedder, liveness=RememberedGenerations(behind=liveness)
     )
 
 
@@ -126,7 +137,7 @@ async def test_a_store_nothing_was_written_to_gives_nothing(engine):
     assert [each.outcome for each in explanations] == [Outcome.NOT_INDEXED]
 
 
-async def test_a_chunk_deleted_during_the_search_is_left_out(engine, index, ids):
+async def test_a_chunk_deleted_during_the_search_gives_way_to_the_next(engine, index, ids):
     class Deleting(MemoryIndex):
         async def rank(self, *args, **kwargs):
             rankings = await index.rank(*args, **kwargs)
@@ -137,7 +148,7 @@ async def test_a_chunk_deleted_during_the_search_is_left_out(engine, index, ids)
             return await index.fetch(*args)
 
     engine._index = Deleting()
-    assert found(await engine.search(Search(query="aircraft wing", top_k=2))) == ["tail"]
+    assert found(await engine.search(Search(query="aircraft wing", top_k=2))) == ["tail", "soup"]
 
 
 async def test_searches_at_once_do_not_meet(engine, ids):
@@ -199,7 +210,8 @@ async def test_a_filtered_chunk_is_told_so_with_the_score_it_would_have(engine, 
     assert all(each.score > 0 for each in wing.standings)
 
 
-async def test_a_chunk_that_was_no_candidate_is_told_what_it_lacked(engine, index, embedder, ids, make_chunk):
+async def test_a_chunk_that_was_no_candidate_is_told_what_it_lacked(engine, index, embedder, ids, make_chunk, store):
+    store.versions[1]["c"] = 1
     crowd = [make_chunk(f"c{n}", dense=embedder.dense("wing lift"), terms={}, document_id="c") for n in range(50)]
     await index.upsert(MODEL, embedder.dimension, SCOPE, crowd)
     _, chunks = await explained(engine, Search(query="wing lift", mode=Mode.DENSE), ids["soup"])
@@ -215,3 +227,135 @@ async def test_a_chunk_asked_about_twice_or_returned_is_explained_once(engine, i
     _, explanations = await engine.explain(Search(query="wing lift"), [ids["wing"], ids["wing"].upper(), "x"])
     assert len(explanations) == len(TEXTS) + 1
     assert [each.chunk_id for each in explanations if each.outcome is Outcome.NOT_INDEXED] == ["x"]
+
+
+async def fill(index, embedder, make_chunk, text, *, name, scope=SCOPE, version=1, chunks=1, model=MODEL):
+    """Chunks of one version of the document `name`, all alike."""
+    sparse = embedder.sparse(text)
+    terms = dict(zip(sparse.indices, sparse.values, strict=True))
+    written = [
+        make_chunk(
+            f"{name}/{version}/{number}",
+            dense=embedder.dense(text),
+            terms=terms,
+            title="",
+            content=text,
+            document_id=name,
+            version=version,
+        )
+        for number in range(chunks)
+    ]
+    await index.upsert(model, embedder.dimension, scope, written)
+    return [each.chunk.chunk_id for each in written]
+
+
+async def test_a_deleted_document_is_not_found_though_the_index_holds_it(engine, ids, store):
+    del store.versions[1]["wing"]
+    assert found(await engine.search(Search(query="aircraft wing", top_k=2)))[0] == "tail"
+    _, chunks = await explained(engine, Search(query="aircraft wing", top_k=2), ids["wing"])
+    assert chunks[ids["wing"]].outcome is Outcome.NOT_LIVE
+    assert chunks[ids["wing"]].reason == "Not live: searches may not show version 1 of document 'wing' now."
+
+
+async def test_of_two_versions_in_the_index_only_the_live_one_is_found(engine, index, embedder, ids, store, make_chunk):
+    await fill(index, embedder, make_chunk, "an aircraft wing, improved", name="wing", version=2)
+    for live in (1, 2):
+        store.versions[1]["wing"] = live
+        results = await engine.search(Search(query="aircraft wing"))
+        assert {each.chunk.document_version for each in results if each.chunk.document_id == "wing"} == {live}
+
+
+async def test_a_version_that_is_not_published_yet_is_not_found(engine, index, embedder, ids, make_chunk):
+    await fill(index, embedder, make_chunk, "aircraft wing", name="draft")
+    assert "draft" not in found(await engine.search(Search(query="aircraft wing")))
+
+
+@pytest.mark.parametrize("rerank", [None, Rerank(), Rerank(candidates=2)])
+async def test_the_next_in_rank_take_the_place_of_the_dead(engine, index, embedder, ids, make_chunk, rerank):
+    await fill(index, embedder, make_chunk, "aircraft wing lift", name="dead", chunks=10)
+    results = await engine.search(Search(query="aircraft wing lift", top_k=2, rerank=rerank))
+    assert found(results) == ["wing", "tail"]
+
+
+async def test_dead_chunks_that_fill_every_candidate_list_are_sought_past(engine, index, embedder, ids, make_chunk):
+    for name in ("dead", "gone"):
+        await fill(index, embedder, make_chunk, "aircraft wing lift", name=name, chunks=120)
+    assert found(await engine.search(Search(query="aircraft wing lift", top_k=2))) == ["wing", "tail"]
+
+
+async def test_a_document_deleted_while_the_best_are_reranked_is_not_returned(engine, embedder, ids, store):
+    class Slow(HashingEmbedder):
+        async def rerank(self, *args):
+            del store.versions[1]["tail"]
+            return await super().rerank(*args)
+
+    engine._reranker = Slow()
+    assert found(await engine.search(Search(query="stable aircraft", rerank=Rerank(), top_k=1))) == ["wing"]
+
+
+async def test_one_question_is_asked_for_a_search_that_meets_nothing_dead(engine, ids, liveness):
+    asked = []
+    resolve = liveness.resolve
+
+    async def counting(vector_store_id, **what):
+        asked.append(what)
+        return await resolve(vector_store_id, **what)
+
+    liveness.resolve = counting
+    await engine.search(Search(query="aircraft wing", top_k=2))
+    asked.clear()
+    await engine.search(Search(query="aircraft wing", top_k=2))
+    assert [list(each["document_ids"]) for each in asked] == [["tail", "wing"]]
+
+
+@pytest.fixture
+async def second(index, embedder, ids, store, make_chunk):
+    """Another generation, by another model, of one document only."""
+    store.models[2] = "newer"
+    store.versions[2] = {"wing": 4}
+    scope = Scope("acme", "default", 2)
+    return await fill(index, embedder, make_chunk, "the new wing", name="wing", scope=scope, version=4, model="newer")
+
+
+async def test_a_generation_can_be_searched_before_it_is_live(engine, second):
+    results = await engine.search(Search(query="wing", generation=2))
+    assert [result.chunk.chunk_id for result in results] == second
+    assert len(await engine.search(Search(query="wing"))) == len(TEXTS)
+    with pytest.raises(GenerationNotFound):
+        await engine.search(Search(query="wing", generation=3))
+
+
+async def test_a_switch_is_seen_by_the_next_search(engine, second, store):
+    await engine.search(Search(query="wing"))
+    store.live = 2
+    assert [result.chunk.chunk_id for result in await engine.search(Search(query="wing"))] == second
+    store.live = 1
+    assert len(await engine.search(Search(query="wing"))) == len(TEXTS)
+
+
+async def test_a_switch_during_a_search_begins_it_anew(engine, index, second, store):
+    class Switching(MemoryIndex):
+        async def rank(self, *args, **kwargs):
+            rankings = await index.rank(*args, **kwargs)
+            store.live = 2
+            return rankings
+
+        async def fetch(self, *args):
+            return await index.fetch(*args)
+
+    engine._index = Switching()
+    assert [result.chunk.chunk_id for result in await engine.search(Search(query="wing"))] == second
+
+
+async def test_a_search_gives_up_on_a_store_that_is_switched_without_end(engine, index, second, store):
+    class Flapping(MemoryIndex):
+        async def rank(self, *args, **kwargs):
+            store.live = 3 - store.live
+            return await index.rank(*args, **kwargs)
+
+        async def fetch(self, *args):
+            return await index.fetch(*args)
+
+    engine._index = Flapping()
+    with pytest.raises(GenerationChanging):
+        await engine.search(Search(query="wing"))

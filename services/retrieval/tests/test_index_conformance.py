@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -14,7 +15,7 @@ from loremesh_retrieval.adapters.edge import EdgeIndex
 from loremesh_retrieval.adapters.memory import MemoryIndex
 from loremesh_retrieval.adapters.qdrant import QdrantIndex
 from loremesh_retrieval.domain.attributes import comparable
-from loremesh_retrieval.domain.chunks import SparseVector
+from loremesh_retrieval.domain.chunks import DocumentVersion, SparseVector
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Branch, QueryVectors
 from loremesh_retrieval.errors import DimensionMismatch
@@ -247,6 +248,54 @@ async def test_describing_replaces_title_and_attributes_and_nothing_else(index, 
         (Comparison("eq", "lang", "th"), 1),
     ]:
         assert len(await dense(index, model, scope, filter_=filter_)) == count
+
+
+async def test_generations_of_a_vector_store_never_meet(index, model, scope, make_chunk):
+    later = Scope(tenant=scope.tenant, vector_store_id=scope.vector_store_id, generation=2)
+    await index.upsert(model, 4, scope, [make_chunk(content="one")])
+    await index.upsert(model, 4, later, [make_chunk(content="two"), make_chunk("b")])
+    (hit,) = await dense(index, model, scope)
+    assert (await index.fetch(model, scope, [hit.point_id]))[hit.point_id].content == "one"
+    assert len(await dense(index, model, later)) == 2
+    assert await index.delete(model, later, document_id="d") == 2
+    assert await index.count(model, scope) == 1
+
+
+async def test_excluded_versions_are_not_ranked(index, model, scope, make_chunk):
+    chunks = [make_chunk(f"{d}{v}", document_id=d, version=v) for d in "ab" for v in (1, 2)]
+    await index.upsert(model, 4, scope, chunks)
+    excluded = {DocumentVersion("a", 1), DocumentVersion("b", 2), DocumentVersion("c", 1)}
+    expected = {scope.point_id(each.chunk.chunk_id) for each in chunks if each.chunk.of not in excluded}
+    assert {hit.point_id for hit in await dense(index, model, scope, excluded=excluded)} == expected
+    assert {hit.point_id for hit in await sparse(index, model, scope, 1, excluded=excluded)} == expected
+
+
+async def test_vectors_are_read_back_by_chunk_id(index, model, scope, make_chunk):
+    chunks = [make_chunk("a", dense=(0.6, 0.8, 0.0, 0.0), terms={1: 0.5, 9: 2.0}), make_chunk("b", dense=Y, terms={})]
+    await index.upsert(model, 4, scope, chunks)
+    rival = Scope(tenant="rival", vector_store_id=scope.vector_store_id)
+    wanted = [each.chunk.chunk_id for each in chunks]
+    found = await index.vectors(model, scope, [*wanted, str(uuid.uuid4())])
+    assert found.keys() == set(wanted)
+    for each in chunks:
+        vectors = found[each.chunk.chunk_id]
+        assert list(vectors.dense) == pytest.approx(list(each.dense))
+        assert list(vectors.sparse.indices) == list(each.sparse.indices)
+        assert list(vectors.sparse.values) == pytest.approx(list(each.sparse.values))
+    assert await index.vectors(model, rival, wanted) == {}
+    assert await index.vectors(f"unknown-{uuid.uuid4()}", scope, wanted) == {}
+
+
+async def test_versions_are_listed_with_their_counts(index, model, scope, make_chunk):
+    for start in range(0, 1500, 500):
+        chunks = [make_chunk(str(n), document_id=f"d{n % 3}", version=1 + n % 2) for n in range(start, start + 500)]
+        await index.upsert(model, 4, scope, chunks)
+    counts = Counter()
+    async for part in index.versions(model, scope):
+        assert len(part) <= 1000
+        counts.update(part)
+    assert counts == {DocumentVersion(f"d{d}", v): 250 for d in range(3) for v in (1, 2)}
+    assert [part async for part in index.versions(f"unknown-{uuid.uuid4()}", scope) if part] == []
 
 
 async def test_equal_scores_are_ordered_by_point_id(index, model, scope, make_chunk):

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from loremesh.common.v1 import filter_pb2
 from loremesh.embedding.v1 import embedding_pb2, embedding_pb2_grpc
-from loremesh.ingestion.v1 import vector_store_pb2, vector_store_pb2_grpc
+from loremesh.ingestion.v1 import document_pb2, document_pb2_grpc
 from loremesh.retrieval.v1 import index_pb2, index_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
 from loremesh_kit import identity
 from loremesh_kit.channel import open_channel, reason_of
@@ -85,33 +85,35 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
         raise NotImplementedError
 
 
-class VectorStores(vector_store_pb2_grpc.VectorStoreServiceServicer):
-    """Has the store `default` for every tenant, and those it is given."""
+class Documents(document_pb2_grpc.DocumentServiceServicer):
+    """Has the store `default` for every tenant and those it is given; everything written by `chunk` is live."""
 
     def __init__(self):
         self.models = {}
+        self.versions = dict.fromkeys(TEXTS, 2)
 
-    async def GetVectorStore(self, request, context):  # noqa: N802
+    async def ResolveVersions(self, request, context):  # noqa: N802
         tenant, store = identity.current().tenant, request.vector_store_id
         model = MODEL if store == "default" else self.models.get((tenant, store))
         if model is None:
             raise Refusal(Code.NOT_FOUND, "VECTOR_STORE_NOT_FOUND")
-        return vector_store_pb2.VectorStore(id=store, embedding_model=model)
-
-    async def CreateVectorStore(self, request, context):  # noqa: N802
-        raise NotImplementedError
-
-    ListVectorStores = UpdateVectorStore = DeleteVectorStore = CreateVectorStore
+        if request.generation > 2:
+            raise Refusal(Code.NOT_FOUND, "GENERATION_NOT_FOUND")
+        return document_pb2.ResolveVersionsResponse(
+            generation=request.generation or 1,
+            embedding_model=model,
+            versions={each: self.versions[each] for each in request.document_ids if each in self.versions},
+        )
 
 
 class Mesh:
     """The service's stubs and its neighbours."""
 
-    def __init__(self, channel, embedding_channel, embedding, vector_stores):
+    def __init__(self, channel, embedding_channel, embedding, documents):
         self.channel = channel
         self.embedding_channel = embedding_channel
         self.embedding = embedding
-        self.vector_stores = vector_stores
+        self.documents = documents
         self.retrieval = retrieval_pb2_grpc.RetrievalServiceStub(channel)
         self.index = index_pb2_grpc.IndexServiceStub(channel)
 
@@ -155,12 +157,12 @@ def chunk_id(name):
 
 @pytest.fixture
 async def mesh(tmp_path) -> AsyncIterator[Mesh]:
-    embedding, vector_stores = Embedding(), VectorStores()
+    embedding, documents = Embedding(), Documents()
     async with AsyncExitStack() as stack:
         targets = {}
         for name, add, servicer in [
             ("embedding", embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server, embedding),
-            ("ingestion", vector_store_pb2_grpc.add_VectorStoreServiceServicer_to_server, vector_stores),
+            ("ingestion", document_pb2_grpc.add_DocumentServiceServicer_to_server, documents),
         ]:
             wired = Wired(servicers=[Servicer(add=add, servicer=servicer, name=f"loremesh.{name}")])
             running = await stack.enter_async_context(
@@ -172,7 +174,7 @@ async def mesh(tmp_path) -> AsyncIterator[Mesh]:
         channel = await stack.enter_async_context(serving(wired, service="retrieval", settings=settings))
         neighbour = await stack.enter_async_context(open_channel(targets["embedding_target"]))
         with caller():
-            yield Mesh(channel, neighbour, embedding, vector_stores)
+            yield Mesh(channel, neighbour, embedding, documents)
 
 
 async def refused(call):
@@ -302,14 +304,61 @@ async def test_a_tenant_sees_nothing_of_another_though_all_ids_are_the_same(mesh
 
 
 async def test_a_removed_store_is_gone_at_once(mesh):
-    mesh.vector_stores.models["acme", "manuals"] = MODEL
+    mesh.documents.models["acme", "manuals"] = MODEL
     await mesh.upsert(vector_store_id="manuals")
     assert await mesh.search(vector_store_id="manuals")
     assert (await refused_as_rival(mesh, "manuals")) == "VECTOR_STORE_NOT_FOUND"
-    mesh.vector_stores.models.clear()
+    mesh.documents.models.clear()
     await mesh.index.DeleteChunks(index_pb2.DeleteChunksRequest(vector_store_id="manuals", embedding_model=MODEL))
     error = await refused(mesh.search(vector_store_id="manuals"))
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.NOT_FOUND, "VECTOR_STORE_NOT_FOUND")
+
+
+async def test_generations_are_written_searched_and_listed_apart(mesh):
+    await mesh.upsert()
+    await mesh.upsert(["soup"], generation=2)
+    assert [each.document_id for each in await mesh.search("soup", generation=2)] == ["soup"]
+    assert len(await mesh.search("soup")) == len(await mesh.search("soup", generation=1)) == 3
+    assert reason_of(await refused(mesh.search("soup", generation=3))) == "GENERATION_NOT_FOUND"
+    scope = {"vector_store_id": "default", "embedding_model": MODEL, "generation": 2}
+    asked = index_pb2.ListIndexedVersionsRequest(**scope)
+    listed = [each async for part in mesh.index.ListIndexedVersions(asked) for each in part.versions]
+    assert listed == [index_pb2.IndexedVersion(document_id="soup", document_version=2, chunk_count=1)]
+    wanted = index_pb2.GetChunkVectorsRequest(chunk_ids=[chunk_id("soup").upper(), chunk_id("wing")], **scope)
+    (vectors,) = (await mesh.index.GetChunkVectors(wanted)).vectors
+    assert vectors.chunk_id == chunk_id("soup")
+    assert list(vectors.dense) == pytest.approx(EMBEDDER.dense(TEXTS["soup"]))
+    assert list(vectors.sparse_indices) == EMBEDDER.sparse(TEXTS["soup"]).indices
+    assert (await mesh.index.DeleteChunks(index_pb2.DeleteChunksRequest(**scope))).deleted_count == 1
+    assert len(await mesh.search("soup")) == 3
+
+
+async def test_comparing_generations_shows_both_answers_and_what_they_share(mesh):
+    await mesh.upsert(["wing", "tail"])
+    await mesh.upsert(["wing", "soup"], generation=2)
+    request = retrieval_pb2.CompareGenerationsRequest(
+        vector_store_id="default", generation=2, queries=["wing", "tail"], top_k=2
+    )
+    response = await mesh.retrieval.CompareGenerations(request)
+    first = response.comparisons[0]
+    assert {each.document_id for each in first.live} == {"wing", "tail"}
+    assert {each.document_id for each in first.other} == {"wing", "soup"}
+    assert first.overlap == response.mean_overlap == pytest.approx(1 / 3)
+    request.generation = 7
+    assert reason_of(await refused(mesh.retrieval.CompareGenerations(request))) == "GENERATION_NOT_FOUND"
+
+
+async def test_what_ingestion_does_not_confirm_is_not_returned_and_is_explained(mesh):
+    await mesh.upsert()
+    del mesh.documents.versions["wing"]
+    mesh.documents.versions["tail"] = 3
+    assert [each.document_id for each in await mesh.search("wing")] == ["soup"]
+    asked = retrieval_pb2.ExplainSearchRequest(
+        search=retrieval_pb2.SearchRequest(query="wing"), chunk_ids=[chunk_id("wing")]
+    )
+    outcomes = {each.chunk_id: each for each in (await mesh.retrieval.ExplainSearch(asked)).chunks}
+    assert outcomes[chunk_id("wing")].outcome == retrieval_pb2.CHUNK_OUTCOME_NOT_LIVE
+    assert "not live" in outcomes[chunk_id("wing")].reason.lower()
 
 
 async def refused_as_rival(mesh, store):

@@ -11,8 +11,10 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
 
 from loremesh_cli.errors import CommandError, MeshUnreachableError
@@ -35,8 +37,10 @@ class Mesh:
 
     url: str
     documents: DocumentServiceStub
+    jobs: JobServiceStub
     retrieval: RetrievalServiceStub
     chat: ChatServiceStub
+    chat_jobs: ChatJobServiceStub
 
 
 @asynccontextmanager
@@ -53,8 +57,10 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
         yield Mesh(
             url=url,
             documents=DocumentServiceStub(channel),
+            jobs=JobServiceStub(channel),
             retrieval=RetrievalServiceStub(channel),
             chat=ChatServiceStub(channel),
+            chat_jobs=ChatJobServiceStub(channel),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]
 from google.protobuf.struct_pb2 import Struct
+from loremesh.common.v1.filter_pb2 import Exists, Filter
 from loremesh.ingestion.v1 import document_pb2 as pb
 
 from loremesh_cli.client import UNARY_SECONDS, Mesh, as_command_error
@@ -19,6 +20,8 @@ UPLOADS_AT_ONCE = 8
 UPLOAD_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
+PAGE_SIZE = 1000
+PATH = "path"  # the attribute that says which file a document was
 PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
 T = TypeVar("T")
@@ -60,20 +63,35 @@ class Ingest:
         self._vector_store_id = vector_store_id
         self._seen = seen
         self._uploads = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self._before: dict[str, str] = {}
 
     async def files(self, paths: Iterable[Path]) -> list[FileProgress]:
         """Ingest files, some at a time; return them in their order, each with its outcome.
 
-        What is wrong with one file is its own outcome. Raises AioRpcError when there is no mesh, or when it stays away
-        for a minute later on.
+        A file that was ingested before and has changed since replaces its document's content. What is wrong with one
+        file is its own outcome. Raises AioRpcError when there is no mesh, or when it stays away for a minute later on.
         """
-        await self._mesh.documents.ListDocuments(pb.ListDocumentsRequest(page_size=1), timeout=UNARY_SECONDS)
+        self._before = await self._documents_by_path()
         files = [FileProgress(path) for path in paths]
         rest = iter(files)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(FILES_AT_ONCE, len(files))):
                 group.create_task(self._work(rest))
         return files
+
+    async def _documents_by_path(self) -> dict[str, str]:
+        """Ids of documents by the path they were ingested from, the newest where there are several."""
+        found: dict[str, str] = {}
+        request = pb.ListDocumentsRequest(
+            vector_store_id=self._vector_store_id, page_size=PAGE_SIZE, filter=Filter(exists=Exists(key=PATH))
+        )
+        while True:
+            page = await self._mesh.documents.ListDocuments(request, timeout=UNARY_SECONDS)
+            for document in page.documents:
+                found.setdefault(document.attributes.fields[PATH].string_value, document.id)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
 
     async def _work(self, rest: Iterator[FileProgress]) -> None:
         for file in rest:
@@ -122,9 +140,12 @@ class Ingest:
 
     async def _pieces(self, file: FileProgress) -> AsyncIterator[pb.UploadDocumentRequest]:
         attributes = Struct()
-        attributes.update({"path": str(file.path)})
+        attributes.update({PATH: str(file.path)})
         request = pb.UploadDocumentRequest(
-            vector_store_id=self._vector_store_id, filename=file.path.name[-255:], attributes=attributes
+            document_id=self._before.get(str(file.path), ""),
+            vector_store_id=self._vector_store_id,
+            filename=file.path.name[-255:],
+            attributes=attributes,
         )
         size, sent = file.path.stat().st_size, 0
         for piece in pieces(file.path):

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loremesh_cli.commands import documents, lifecycle, questions
+from loremesh_cli.commands import chat_jobs, documents, jobs, lifecycle, questions
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     lifecycle.up, lifecycle.down, status, logs, doctor,
-    documents.ingest, questions.ask, questions.chat, questions.search,
+    documents.ingest, questions.ask, questions.chat, questions.search, chat_jobs.chat_jobs, jobs.jobs, jobs.replay,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(documents.app, name="documents")

@@ -3,12 +3,18 @@
 ServiceError
 ├── InvalidField                    INVALID_ARGUMENT
 │   ├── MessageEmpty                                     MESSAGE_EMPTY
+│   ├── IdempotencyKeyInvalid                            IDEMPOTENCY_KEY_INVALID
 │   └── MessageTooLong                                   MESSAGE_TOO_LONG
 ├── AgentNotFound                   NOT_FOUND            AGENT_NOT_FOUND
 ├── ConversationNotFound            NOT_FOUND            CONVERSATION_NOT_FOUND
 ├── MessageNotFound                 NOT_FOUND            MESSAGE_NOT_FOUND
+├── ChatJobNotFound                 NOT_FOUND            CHAT_JOB_NOT_FOUND
 ├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── ConversationBusy                ABORTED              CONVERSATION_BUSY
+├── QueueFull                       RESOURCE_EXHAUSTED   QUEUE_FULL
+├── AfterSeqOutOfRange              OUT_OF_RANGE         AFTER_SEQ_OUT_OF_RANGE
+├── KeptFailure                     (as the run it ended said)
+├── GivenUp                         (as its cause)
 └── ProviderError
     ├── ProviderUnavailable         UNAVAILABLE          PROVIDER_UNAVAILABLE
     ├── ProviderTimeout             UNAVAILABLE          PROVIDER_TIMEOUT
@@ -18,6 +24,7 @@ ServiceError
 The rest are the kit's own. No provider's own words are in any of them: they may quote keys and prompts.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from loremesh_kit.errors import Code, InvalidField, ServiceError
@@ -45,6 +52,15 @@ class MessageTooLong(InvalidField):
             field="message",
             metadata={"limit_tokens": str(limit_tokens)},
         )
+
+
+class IdempotencyKeyInvalid(InvalidField):
+    """The key is empty, too long or not printable."""
+
+    reason = "IDEMPOTENCY_KEY_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("a key has 1 to 200 characters of printable ASCII", field="idempotency-key")
 
 
 class AgentNotFound(ServiceError):
@@ -89,6 +105,20 @@ class MessageNotFound(ServiceError):
         )
 
 
+class ChatJobNotFound(ServiceError):
+    """The caller has no chat job of this id, or not any more."""
+
+    code = Code.NOT_FOUND
+    reason = "CHAT_JOB_NOT_FOUND"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"There is no chat job {job_id!r}.",
+            metadata={"job_id": job_id},
+            resource=("loremesh.agent.v1.ChatJob", job_id),
+        )
+
+
 class VectorStoreNotFound(ServiceError):
     """The caller has no vector store of this id."""
 
@@ -115,6 +145,56 @@ class ConversationBusy(ServiceError):
             metadata={"conversation_id": conversation_id},
             retry_after=retry_after,
         )
+
+
+class QueueFull(ServiceError):
+    """The tenant has as many chat jobs waiting as it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "QUEUE_FULL"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__("Too many chat jobs are waiting.", metadata={"limit": str(limit)}, retry_after=5.0)
+
+
+class AfterSeqOutOfRange(ServiceError):
+    """There is no event of that number yet."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "AFTER_SEQ_OUT_OF_RANGE"
+
+    def __init__(self, *, last_seq: int) -> None:
+        super().__init__(
+            f"The last event is number {last_seq}.", field="after_seq", metadata={"last_seq": str(last_seq)}
+        )
+
+
+class KeptFailure(ServiceError):
+    """Why a run failed, as it was kept."""
+
+    def __init__(self, message: str, *, reason: str, retryable: bool, metadata: Mapping[str, str]) -> None:
+        super().__init__(message, metadata=metadata)
+        self.reason = reason
+        self._retryable = retryable
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self._retryable
+
+
+class GivenUp(ServiceError):
+    """A failure which may pass, but has been waited for long enough."""
+
+    def __init__(self, cause: ServiceError) -> None:
+        super().__init__(cause.message, metadata=cause.metadata)
+        self.reason = cause.reason
+        self.cause = cause
+
+    @property
+    def retryable(self) -> bool:
+        """Not by us."""
+        return False
 
 
 class ProviderError(ServiceError):

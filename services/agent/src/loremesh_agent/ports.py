@@ -1,15 +1,17 @@
 """What the use cases need of the world outside, each named for the need."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from loremesh_kit.filters import Filter
+from loremesh_kit.jobs import Job
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.agents import Agent
+from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
-from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.events import Event, FinishReason, Payload
 from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prompts import PromptMessage
 
@@ -69,12 +71,37 @@ class ModelProvider(Protocol):
         ...
 
 
+class Quotations(Protocol):
+    """Knows where documents are quoted."""
+
+    async def forget(self, document_id: str, *, vector_store_id: str, message_id: str) -> None:
+        """Remove what is quoted of a deleted document and say so, once for each message that told of the deletion."""
+        ...
+
+
+class DocumentRegistry(Protocol):
+    """Knows which documents there are."""
+
+    async def live(self, document_ids: Collection[str]) -> frozenset[str]:
+        """Those that are not deleted at this instant; raises DependencyUnavailable, DeadlineExceeded."""
+        ...
+
+
 class AgentDirectory(Protocol):
     """Knows the agents."""
 
     async def get(self, agent_id: str) -> Agent:
         """The agent; empty means the default one. Raises AgentNotFound."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A caller's word that requests of one method with this key and this hash are one request."""
+
+    key: str
+    method: str
+    request_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +118,7 @@ class NewTurn:
     agent_id: str
     conversation_id: str | None
     new_conversation_id: str
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +131,16 @@ class FinishedTurn:
     usage: Usage | None = None
     model: str = ""
     grounded: bool = False
+    # None where no limit or model ended it.
+    finish_reason: FinishReason | None = None
+
+
+class AnsweredBefore(Exception):
+    """The turn was claimed and answered by an earlier request with the same key."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message.id)
+        self.message = message
 
 
 class TurnStore(Protocol):
@@ -115,7 +153,9 @@ class TurnStore(Protocol):
     async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
         """Keep the question and the answer's row, all or nothing; what was said before, oldest first.
 
-        Raises ConversationNotFound, ConversationBusy.
+        Raises ConversationNotFound, ConversationBusy; with a claim also IdempotencyConflict, AnsweredBefore, and
+        ConversationBusy while the request that claimed it first is being answered. What an earlier try under the claim
+        left that failed is replaced.
         """
         ...
 
@@ -132,6 +172,69 @@ class TurnStore(Protocol):
 
     async def withdraw(self, turn: NewTurn) -> None:
         """Undo `begin`: the question was refused after all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedInBackground:
+    """A turn that a job is to answer, `request` as it was accepted, and what was said before it, oldest first."""
+
+    turn: NewTurn
+    request: bytes
+    attempt: int
+    history: Sequence[Exchange]
+
+
+class ChatJobStore(Protocol):
+    """Keeps chat jobs and shows them."""
+
+    async def create(self, turn: NewTurn, request: bytes) -> tuple[str, str]:
+        """Accept a job for the turn, all or nothing; its id and its conversation's, the same again for a claim.
+
+        Raises QueueFull, ConversationNotFound, ConversationBusy, IdempotencyConflict.
+        """
+        ...
+
+    async def get(self, job_id: str) -> ChatJob:
+        """The job, with its answer if there is one; raises ChatJobNotFound."""
+        ...
+
+    async def page(self, *, after: Position | None, limit: int, status: Status | None) -> Sequence[ChatJob]:
+        """At most `limit` jobs behind a position, newest first, without their answers."""
+        ...
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job that is not finished; raises ChatJobNotFound."""
+        ...
+
+    async def standing(self, job_id: str, *, after_seq: int) -> tuple[bool, int]:
+        """Whether it is finished, and the number of its last event; raises ChatJobNotFound, AfterSeqOutOfRange."""
+        ...
+
+    async def events(self, job_id: str, *, after_seq: int, limit: int) -> Sequence[Event]:
+        """At most `limit` events behind a number, in order."""
+        ...
+
+    async def purge(self) -> int:
+        """Remove jobs, and their events, which were kept long enough; how many there were."""
+        ...
+
+
+class ChatWork(Protocol):
+    """What a worker reads and writes of a chat job; every method raises FenceLost once the job is not its own."""
+
+    async def begin(self, job: Job) -> AskedInBackground:
+        """Begin the next attempt; raises ConversationNotFound when the conversation was deleted."""
+        ...
+
+    async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
+        """Write events to the job's log."""
+        ...
+
+    async def finish(
+        self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
+    ) -> None:
+        """Write the last events, keep the answer and complete the job: all of it or nothing."""
         ...
 
 

@@ -9,17 +9,15 @@ from loremesh.agent.v1 import chat_pb2 as chat
 from loremesh.agent.v1 import conversation_pb2 as pb
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceServicer
 from loremesh.agent.v1.conversation_pb2_grpc import ConversationServiceServicer
-from loremesh_kit import filters, pages
+from loremesh_kit import pages
 from loremesh_kit.errors import InvalidField, PageTokenInvalid
 from loremesh_kit.pages import Position
 from loremesh_kit.text import clean
 
-from loremesh_agent import protos
+from loremesh_agent import calls, protos
 from loremesh_agent.adapters.structs import plain
-from loremesh_agent.domain.questions import Question
 from loremesh_agent.engine.chat import ChatEngine
 from loremesh_agent.engine.conversations import ConversationEngine
-from loremesh_agent.errors import MessageEmpty
 from loremesh_agent.ports import ConversationChange
 
 Context = aio.ServicerContext[Any, Any]
@@ -36,13 +34,13 @@ class ChatServicer(ChatServiceServicer):
 
     async def Chat(self, request: chat.ChatRequest, context: Context) -> chat.ChatResponse:  # noqa: N802
         """The whole answer."""
-        del context
-        return protos.response(await self._engine.answer(_question(request)))
+        claim = calls.claim(context, request, method="Chat")
+        return protos.response(await self._engine.answer(protos.question(request), claim=claim))
 
     async def StreamChat(self, request: chat.ChatRequest, context: Context) -> AsyncIterator[chat.ChatEvent]:  # noqa: N802
         """The answer as it comes."""
-        del context
-        async with aclosing(self._engine.stream(_question(request))) as events:
+        claim = calls.claim(context, request, method="Chat")
+        async with aclosing(self._engine.stream(protos.question(request), claim=claim)) as events:
             async for event in events:
                 yield protos.event(event)
 
@@ -119,23 +117,6 @@ class ConversationServicer(ConversationServiceServicer):
         del context
         feedback = protos.read_feedback(request.feedback)
         return protos.message(await self._engine.rate(clean(request.message_id), feedback))
-
-
-def _question(request: chat.ChatRequest) -> Question:
-    text = clean(request.message)
-    if not text.strip():
-        # A message of NULs is none, though the proto's rule lets it pass.
-        raise MessageEmpty
-    return Question(
-        text=text,
-        conversation_id=clean(request.conversation_id) or None,
-        agent_id=clean(request.agent_id),
-        vector_store_ids=tuple(map(clean, request.vector_store_ids)),
-        top_k=request.top_k if request.HasField("top_k") else None,
-        filter_=filters.from_proto(request.filter) if request.HasField("filter") else None,
-        temperature=request.temperature if request.HasField("temperature") else None,
-        max_output_tokens=request.max_output_tokens if request.HasField("max_output_tokens") else None,
-    )
 
 
 def _change(request: pb.UpdateConversationRequest) -> ConversationChange:

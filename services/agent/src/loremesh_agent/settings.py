@@ -1,5 +1,6 @@
 """What the agent service is told by its environment."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from loremesh_kit.settings import ServiceSettings, Shared
@@ -33,6 +34,8 @@ class AgentSettings(ServiceSettings):
     # Answers of large models take their time.
     default_deadline_seconds: float = Field(default=300.0, gt=0, description="for calls which bring none")
     retrieval_target: Annotated[str, Shared()] = Field(description="host:port of the retrieval service")
+
+    ingestion_target: Annotated[str, Shared()] = Field(description="host:port of the ingestion service")
 
     provider: Literal["openai", "local"] | None = Field(
         default=None, description="whose models answer; unset: openai where there is a key, else local"
@@ -68,6 +71,10 @@ class AgentSettings(ServiceSettings):
         gt=0,
         description="between keeping what there is of an answer; four of them block a conversation after a crash",
     )
+
+    chat_job_seconds: float = Field(default=900.0, gt=0, description="for a chat job, waiting included")
+    chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
+    group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")
 
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
@@ -116,6 +123,14 @@ class AgentSettings(ServiceSettings):
     def patience(self) -> Patience:
         """With the provider."""
         return Patience(first_token=self.first_token_seconds, idle=self.idle_seconds, total=self.total_seconds)
+
+    def patience_of_jobs(self) -> Patience:
+        """The same without another try: the next attempt of the job is that."""
+        return replace(self.patience(), attempts=1)
+
+    def pace_of_jobs(self) -> Pace:
+        """Of runs whose text is written in groups: after so much silence, what there is of one."""
+        return Pace(heartbeat=self.group_seconds, keep=self.keep_seconds)
 
     def pace(self) -> Pace:
         """Of streams."""

@@ -4,9 +4,17 @@ ServiceError
 ├── VectorStoreNotFound       NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── VectorStoreAlreadyExists  ALREADY_EXISTS       VECTOR_STORE_ALREADY_EXISTS
 ├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
+├── GenerationNotFound        NOT_FOUND            GENERATION_NOT_FOUND
+├── GenerationStateUnsuitable FAILED_PRECONDITION  GENERATION_STATE_UNSUITABLE
+├── GenerationAlreadyExists   FAILED_PRECONDITION  GENERATION_ALREADY_EXISTS
 ├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
+├── JobNotFound               NOT_FOUND            JOB_NOT_FOUND
+├── JobNotDead                FAILED_PRECONDITION  JOB_NOT_DEAD
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
+├── QueueFull                 RESOURCE_EXHAUSTED   QUEUE_FULL
+├── DeletionReceiptNotFound   NOT_FOUND            DELETION_RECEIPT_NOT_FOUND
+├── ReconciliationNotFound    NOT_FOUND            RECONCILIATION_NOT_FOUND
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
@@ -157,6 +165,47 @@ class VectorStoreInUse(ServiceError):
         super().__init__(message, metadata={"vector_store_id": vector_store_id})
 
 
+class GenerationNotFound(ServiceError):
+    """The vector store has no such generation, or not any more."""
+
+    code = Code.NOT_FOUND
+    reason = "GENERATION_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        """`generation` is the number asked for."""
+        super().__init__(
+            f"Vector store {vector_store_id} has no generation {generation}.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+            resource=("IndexGeneration", f"{vector_store_id}/{generation}"),
+        )
+
+
+class GenerationStateUnsuitable(ServiceError):
+    """What was asked cannot be done to the generation where it stands."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "GENERATION_STATE_UNSUITABLE"
+
+    def __init__(self, message: str, vector_store_id: str, generation: int, state: str) -> None:
+        """`state` is the one it is in."""
+        metadata = {"vector_store_id": vector_store_id, "generation": str(generation), "state": state}
+        super().__init__(message, metadata=metadata)
+
+
+class GenerationAlreadyExists(ServiceError):
+    """The vector store has a generation beside the live one; one of the two has to go first."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "GENERATION_ALREADY_EXISTS"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        """`generation` is the one that is there."""
+        super().__init__(
+            f"There is generation {generation} beside the live one already.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+        )
+
+
 class DocumentNotFound(ServiceError):
     """No document has this id, or it is being deleted."""
 
@@ -172,6 +221,36 @@ class DocumentNotFound(ServiceError):
         )
 
 
+class DeletionReceiptNotFound(ServiceError):
+    """No deletion has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "DELETION_RECEIPT_NOT_FOUND"
+
+    def __init__(self, receipt_id: str) -> None:
+        """`receipt_id` is the one asked for."""
+        super().__init__(
+            f"There is no deletion receipt {receipt_id}.",
+            metadata={"receipt_id": receipt_id},
+            resource=("DeletionReceipt", receipt_id),
+        )
+
+
+class ReconciliationNotFound(ServiceError):
+    """No reconciliation has this id."""
+
+    code = Code.NOT_FOUND
+    reason = "RECONCILIATION_NOT_FOUND"
+
+    def __init__(self, reconciliation_id: str) -> None:
+        """`reconciliation_id` is the one asked for."""
+        super().__init__(
+            f"There is no reconciliation {reconciliation_id}.",
+            metadata={"reconciliation_id": reconciliation_id},
+            resource=("Reconciliation", reconciliation_id),
+        )
+
+
 class DocumentStateUnsuitable(ServiceError):
     """What was asked cannot be done to the document where it stands."""
 
@@ -181,6 +260,39 @@ class DocumentStateUnsuitable(ServiceError):
     def __init__(self, message: str, *, document_id: str, state: str) -> None:
         """`state` is the one it is in."""
         super().__init__(message, metadata={"document_id": document_id, "state": state})
+
+
+class JobNotFound(ServiceError):
+    """No job has this id, or it is finished for long."""
+
+    code = Code.NOT_FOUND
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job_id: str) -> None:
+        """`job_id` is the one asked for."""
+        super().__init__(f"There is no job {job_id}.", metadata={"job_id": job_id}, resource=("Job", job_id))
+
+
+class JobNotDead(ServiceError):
+    """The job was not given up, or was taken up again since."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "JOB_NOT_DEAD"
+
+    def __init__(self, job_id: str, *, state: str) -> None:
+        """`state` is the one it is in."""
+        super().__init__(f"The job {job_id} is not dead.", metadata={"job_id": job_id, "state": state})
+
+
+class QueueFull(ServiceError):
+    """As much of the tenant's work is waiting as may; documents come in again once some of it is done."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "QUEUE_FULL"
+
+    def __init__(self, *, limit: int, retry_after: float) -> None:
+        """`limit` is how many jobs may wait, `retry_after` in seconds."""
+        super().__init__(f"{limit} jobs are waiting already.", metadata={"limit": str(limit)}, retry_after=retry_after)
 
 
 class DocumentTooLarge(InvalidField):

@@ -2,11 +2,20 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
 from loremesh_ingestion.parsing.result import Parsed
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's key, and when it was written."""
+
+    key: str
+    write_time: datetime
 
 
 class BlobStore(Protocol):
@@ -26,6 +35,10 @@ class BlobStore(Protocol):
 
     async def delete_all(self, prefix: str) -> int:
         """Remove every object whose key begins with `prefix`, and say how many there were."""
+        ...
+
+    def entries(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """Every object whose key begins with `prefix`, up to 1,000 at a time."""
         ...
 
     async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
@@ -91,11 +104,21 @@ class IndexedDocument:
     """Which document's version, and what each of its chunks carries in the index."""
 
     vector_store_id: str
+    generation: int
     embedding_model: str
     document_id: str
     version: int
     title: str
     attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedVersion:
+    """How many chunks of a document's version are in the index."""
+
+    document_id: str
+    version: int
+    chunk_count: int
 
 
 class SearchIndex(Protocol):
@@ -106,9 +129,19 @@ class SearchIndex(Protocol):
         ...
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
-        """Remove a document's chunks, or a whole vector store's; with `before_version` only older ones. How many."""
+        """Remove a document's chunks, or all of a generation; with `before_version` only older ones. How many."""
+        ...
+
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """The vectors of chunks of the document, at most 500, by id; those which are not there are left out."""
         ...
 
     async def update(self, document: IndexedDocument) -> None:
@@ -117,4 +150,10 @@ class SearchIndex(Protocol):
 
     async def count(self, document: IndexedDocument) -> int:
         """How many chunks of the document's version there are."""
+        ...
+
+    def versions(
+        self, *, vector_store_id: str, embedding_model: str, generation: int = 1
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        """What the index of a vector store holds, in parts; the counts of a version are to be added up."""
         ...

@@ -5,7 +5,9 @@
     │   ├── PageTokenInvalid                         PAGE_TOKEN_INVALID
     │   ├── FilterInvalid                            FILTER_INVALID
     │   ├── AttributesInvalid                        ATTRIBUTES_INVALID
+    │   ├── IdempotencyKeyInvalid                    IDEMPOTENCY_KEY_INVALID
     │   └── ValidationFailed                         (the broken rule's own reason)
+    ├── AfterSeqOutOfRange      OUT_OF_RANGE         AFTER_SEQ_OUT_OF_RANGE
     ├── IdempotencyConflict     ALREADY_EXISTS       IDEMPOTENCY_CONFLICT
     ├── EtagMismatch            ABORTED              ETAG_MISMATCH
     ├── IdentityMissing         UNAUTHENTICATED      IDENTITY_MISSING
@@ -141,6 +143,29 @@ class EtagMismatch(ServiceError):
     def __init__(self, message: str = "It was changed since it was read: read it again and repeat.") -> None:
         """Nothing to tell beyond the fact."""
         super().__init__(message)
+
+
+class AfterSeqOutOfRange(ServiceError):
+    """The caller claims to have seen events that did not happen yet."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "AFTER_SEQ_OUT_OF_RANGE"
+
+    def __init__(self, last_seq: int) -> None:
+        """`last_seq` is the number of the last event there is."""
+        super().__init__(
+            f"The last event is number {last_seq}.", field="after_seq", metadata={"last_seq": str(last_seq)}
+        )
+
+
+class IdempotencyKeyInvalid(InvalidField):
+    """The idempotency key is empty, too long or not printable."""
+
+    reason = "IDEMPOTENCY_KEY_INVALID"
+
+    def __init__(self, message: str = "An idempotency key has 1 to 200 printable ASCII characters.") -> None:
+        """Name the one field this error is ever about."""
+        super().__init__(message, field="idempotency-key")
 
 
 class IdempotencyConflict(ServiceError):

@@ -1,8 +1,9 @@
 """The event log of anything long-running: numbered without gaps, kept, and resumable from any number."""
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +13,12 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
+from loremesh_kit.errors import AfterSeqOutOfRange
 from loremesh_kit.events import Bus
 from loremesh_kit.postgres import Database, Row, touch
 
+LAST_EVENT_ID = "last-event-id"
+_SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
 _PAGE = 100
 _POLL_SECONDS = 1.0
 
@@ -22,7 +26,7 @@ _POLL_SECONDS = 1.0
 _APPEND = """
 WITH head AS (
     INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%(tenant)s, %(run_id)s, 1)
-    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + 1
+    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + 1, last_at = now()
     RETURNING last_seq
 )
 INSERT INTO events (tenant, run_id, seq, kind, payload, attempt, path)
@@ -37,6 +41,18 @@ ORDER BY seq LIMIT %(limit)s
 """
 
 
+_POLL = """
+SELECT head.first_seq, head.last_seq, event.* FROM event_heads AS head
+LEFT JOIN LATERAL (
+    SELECT seq, time, kind, payload, attempt, path FROM events
+    WHERE events.tenant = head.tenant AND events.run_id = head.run_id AND seq > %(after_seq)s
+    ORDER BY seq LIMIT %(limit)s
+) AS event ON true
+WHERE head.tenant = %(tenant)s AND head.run_id = %(run_id)s
+ORDER BY event.seq
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened; `path` leads from the run to the part it happened in."""
@@ -47,6 +63,15 @@ class Event:
     payload: dict[str, Any]
     attempt: int
     path: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Events in order. `cut` tells that those right after the number asked for are not kept: show a snapshot first."""
+
+    events: Sequence[Event]
+    last_seq: int
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +109,28 @@ async def read(connection: AsyncConnection[Row], *, run_id: str, after_seq: int,
     """Up to `limit` events after `after_seq` (0: from the start), in order."""
     cursor = await connection.execute(_READ, _parameters(run_id, after_seq, limit))
     return [Event(**row) for row in await cursor.fetchall()]
+
+
+async def poll(database: Database, *, run_id: str, after_seq: int, limit: int) -> Page:
+    """Up to `limit` events after `after_seq`, and what there is beside them, in one round trip.
+
+    With `limit` 0 it is the check before a `tail`. Raises AfterSeqOutOfRange.
+    """
+    rows = await database.fetch(_POLL, _parameters(run_id, after_seq, limit))
+    heads = [(row.pop("first_seq"), row.pop("last_seq")) for row in rows]
+    first_seq, last_seq = heads[0] if heads else (1, 0)
+    if after_seq > last_seq:
+        raise AfterSeqOutOfRange(last_seq)
+    events = [Event(**row) for row in rows if row["seq"] is not None]
+    return Page(events=events, last_seq=last_seq, cut=after_seq + 1 < first_seq)
+
+
+def resume_after(after_seq: int, metadata: Iterable[tuple[str, str | bytes]] | None) -> int:
+    """The number a call goes on from: the request's own, else that of a browser which reconnects, else 0."""
+    for key, value in metadata or ():
+        if not after_seq and key == LAST_EVENT_ID and isinstance(value, str) and _SEQ.fullmatch(value):
+            after_seq = int(value)
+    return after_seq
 
 
 async def tail(

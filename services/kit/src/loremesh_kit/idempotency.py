@@ -1,10 +1,19 @@
 """A repeated request is the same request: answers are kept under the caller's key."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from psycopg import AsyncConnection
 
 from loremesh_kit import identity
-from loremesh_kit.errors import IdempotencyConflict
+from loremesh_kit.errors import IdempotencyConflict, IdempotencyKeyInvalid
 from loremesh_kit.postgres import Row
+
+HEADER = "idempotency-key"
+_KEY = re.compile(r"[ -~]{1,200}")
+_given: ContextVar[str | None] = ContextVar("loremesh_idempotency_key", default=None)
 
 # A second request with the key waits here until the first one's transaction ends.
 _CLAIM = """
@@ -14,6 +23,24 @@ RETURNING request_hash, response
 """
 
 _REMEMBER = "UPDATE idempotency SET response = %s WHERE tenant = %s AND method = %s AND key = %s"
+
+
+def key() -> str | None:
+    """The key that came with the call in hand, None when it has none; raises IdempotencyKeyInvalid."""
+    given = _given.get()
+    if given is not None and not _KEY.fullmatch(given):
+        raise IdempotencyKeyInvalid
+    return given
+
+
+@contextmanager
+def scope(given: str | None) -> Iterator[None]:
+    """Put a call's key in force for the block."""
+    token = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 async def once(connection: AsyncConnection[Row], *, key: str, method: str, request_hash: bytes) -> bytes | None:

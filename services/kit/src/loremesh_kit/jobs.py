@@ -44,6 +44,15 @@ WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING')
 """
 
 
+_WAITING = """
+SELECT count(*) AS jobs FROM (
+    SELECT 1 FROM jobs WHERE tenant = %(tenant)s AND state = 'QUEUED' AND announced_at IS NOT NULL
+    UNION ALL SELECT 1 FROM jobs WHERE tenant = %(tenant)s AND state = 'QUEUED' AND announced_at IS NULL
+    LIMIT %(limit)s
+) AS waiting
+"""
+
+
 class FenceLost(Exception):
     """The job went to another worker or was cancelled; whatever this one would commit must not count."""
 
@@ -134,3 +143,10 @@ async def cancel(connection: AsyncConnection[Row], job_id: str) -> bool:
     """Cancel a job of the caller's tenant unless it is finished; its worker can commit nothing from then on."""
     cursor = await connection.execute(_CANCEL, [identity.current().tenant, job_id])
     return cursor.rowcount == 1
+
+
+async def waiting(connection: AsyncConnection[Row], *, limit: int) -> int:
+    """How many jobs of the caller's tenant wait for a worker or for their time, counted up to `limit`."""
+    cursor = await connection.execute(_WAITING, {"tenant": identity.current().tenant, "limit": limit})
+    row = await cursor.fetchone()
+    return int(row["jobs"]) if row else 0

@@ -1,6 +1,6 @@
 """The worker's side of the jobs table: claim, hold on, give back, give up. Each statement states the fence it needs."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection
 
 from psycopg import AsyncConnection
 
@@ -11,19 +11,13 @@ from loremesh_kit.postgres import Database, Row
 OnDead = Callable[[AsyncConnection[Row], Job, ServiceError], Awaitable[None]]
 
 _CLAIM = """
-WITH wanted AS (
-    SELECT jobs.tenant, jobs.id FROM jobs
-    JOIN unnest(%(tenants)s::text[], %(ids)s::text[]) AS message (tenant, id)
-        ON jobs.tenant = message.tenant AND jobs.id = message.id
-    WHERE state = 'QUEUED' AND due_at <= now()
-    ORDER BY jobs.tenant, jobs.id FOR UPDATE OF jobs
-)
-UPDATE jobs SET
-    state = 'RUNNING', attempt = attempt + 1, fence = fence + 1,
-    lease_until = now() + make_interval(secs => %(lease)s)
-FROM wanted WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id
-RETURNING jobs.id, jobs.tenant, principal, request_id, kind, payload, attempt, fence, max_attempts, subject_id,
-    deadline, traceparent
+SELECT id, tenant, principal, request_id, kind, payload, attempt, fence, max_attempts, subject_id, deadline, traceparent
+FROM claim_jobs(%(last)s, %(limit)s, %(lease)s)
+"""
+
+_ANY_DUE = """
+SELECT 1 FROM jobs WHERE state = 'QUEUED' AND announced_at IS NOT NULL
+ORDER BY tenant, priority DESC, due_at, id LIMIT 1
 """
 
 # A row locked by its own handler's commit is still ours, but waiting for it would let the others' leases run out.
@@ -75,18 +69,19 @@ class Leases:
         """`seconds` is how long a claim holds without a word from the worker."""
         self._database = database
         self.seconds = seconds
+        self._last_tenant = ""
 
-    async def claim(self, messages: Sequence[Mapping[str, str]]) -> list[Job]:
-        """Take the announced jobs that are still to be had, in one round trip."""
-        rows = await self._database.fetch_across_tenants(
-            _CLAIM,
-            {
-                "tenants": [message["tenant"] for message in messages],
-                "ids": [message["job_id"] for message in messages],
-                "lease": self.seconds,
-            },
-        )
-        return [Job(**row) for row in rows]
+    async def claim(self, limit: int) -> list[Job]:
+        """Take up to `limit` jobs that are due in one round trip: tenants in turns, the urgent before the old."""
+        parameters = {"last": self._last_tenant, "limit": limit, "lease": self.seconds}
+        jobs = [Job(**row) for row in await self._database.fetch_across_tenants(_CLAIM, parameters)]
+        if jobs:
+            self._last_tenant = jobs[-1].tenant
+        return jobs
+
+    async def any_due(self) -> bool:
+        """Whether there are jobs that could be claimed, or are being claimed by others right now."""
+        return bool(await self._database.fetch_across_tenants(_ANY_DUE))
 
     async def extend(self, jobs: Collection[Job]) -> set[str]:
         """Extend every lease in one statement; the ids of the jobs that are still ours."""

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, LiteralString, TypeVar
 
 import structlog
@@ -42,6 +44,19 @@ def touch(connection: AsyncConnection[Row], topic: str) -> None:
         connection.topics.add(topic)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Joined:
+    """A transaction that whatever its task does for its tenant becomes part of."""
+
+    database: "Database"
+    tenant: str
+    task: "asyncio.Task[Any] | None"
+    connection: Connection
+
+
+_joined: ContextVar[_Joined | None] = ContextVar("loremesh_joined_transaction", default=None)
+
+
 class Database:
     """Hands out transactions bound to one tenant; the role behind it is plain, so row-level security holds."""
 
@@ -66,8 +81,30 @@ class Database:
         Raises IdentityMissing, DependencyUnavailable (also when the connection breaks on the way) and
         DeadlineExceeded when a statement outlives the caller's deadline or 30 s.
         """
-        async with self._transaction(_one_tenant(tenant)) as connection:
-            yield connection
+        tenant = _one_tenant(tenant)
+        if (outer := self._outer(tenant)) is None:
+            async with self._transaction(tenant) as connection:
+                yield connection
+        else:
+            with _translated():
+                async with outer.transaction():
+                    yield outer
+
+    @asynccontextmanager
+    async def joined_transaction(self) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction of the caller's tenant that all its task does on this database meanwhile becomes part of.
+
+        Inside, each `transaction` is a savepoint, `fetch` too; what they touch is told after the one commit. Tasks
+        started inside have transactions of their own.
+        """
+        tenant = _one_tenant(None)
+        async with self._transaction(tenant) as connection:
+            mine = _Joined(database=self, tenant=tenant, task=asyncio.current_task(), connection=connection)
+            token = _joined.set(mine)
+            try:
+                yield connection
+            finally:
+                _joined.reset(token)
 
     @asynccontextmanager
     async def transaction_across_tenants(self) -> AsyncIterator[AsyncConnection[Row]]:
@@ -86,7 +123,12 @@ class Database:
 
         When the connection breaks it is run once more, so it must be a statement that may run twice.
         """
-        return await self._fetch(_one_tenant(tenant), query, parameters)
+        tenant = _one_tenant(tenant)
+        if self._outer(tenant) is None:
+            return await self._fetch(tenant, query, parameters)
+        async with self.transaction(tenant) as connection:
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall() if cursor.description else []
 
     async def fetch_across_tenants(self, query: LiteralString, parameters: Parameters = None) -> list[Row]:
         """`fetch` on the queue tables of every tenant; for the kit's queue code."""
@@ -106,6 +148,12 @@ class Database:
                 _log.warning("waiting for postgres", retry_in_seconds=delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
+
+    def _outer(self, tenant: str) -> Connection | None:
+        joined = _joined.get()
+        if joined is None or (joined.database, joined.tenant, joined.task) != (self, tenant, asyncio.current_task()):
+            return None
+        return joined.connection
 
     @asynccontextmanager
     async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:

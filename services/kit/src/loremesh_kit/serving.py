@@ -17,11 +17,13 @@ from loremesh_kit.interceptors import (
     Chain,
     DeadlineInterceptor,
     ErrorInterceptor,
+    IdempotencyInterceptor,
     IdentityInterceptor,
     TelemetryInterceptor,
     ValidationInterceptor,
 )
 from loremesh_kit.loops import background
+from loremesh_kit.postgres import Database
 from loremesh_kit.settings import ServiceSettings
 
 Role = Literal["server", "worker", "all"]
@@ -66,6 +68,7 @@ class Wired:
     `workers` run in the roles worker and all, `background` in every role. `probes` raise while the dependency of
     that name is down. `long_lived` are full method names (`/package.Service/Method`) outside the admission limit
     and the default deadline; of those in `every_message` each streamed request must be complete, not just the first.
+    Those in `idempotent` are unary, change nothing but `database`, and have one effect when repeated under their key.
     """
 
     servicers: Sequence[Servicer]
@@ -74,6 +77,8 @@ class Wired:
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     long_lived: frozenset[str] = frozenset()
     every_message: frozenset[str] = frozenset()
+    idempotent: frozenset[str] = frozenset()
+    database: Database | None = None
 
 
 @dataclass(frozen=True)
@@ -154,5 +159,6 @@ def _chain(wired: Wired, *, service: str, settings: ServiceSettings) -> Chain:
             DeadlineInterceptor(default=settings.default_deadline_seconds, long_lived=wired.long_lived),
             AdmissionInterceptor(limit=settings.admission_limit, long_lived=wired.long_lived),
             ValidationInterceptor(every_message=wired.every_message),
+            IdempotencyInterceptor(database=wired.database, methods=wired.idempotent),
         ],
     )

@@ -15,24 +15,26 @@ from loremesh_kit.telemetry import metrics
 JOBS_CONSUMER = "jobs"
 _SECONDS = 1.0
 _BATCH = 500
-# How long an announced job may wait before its message counts as lost: shortly when the broker says it has delivered
-# all it had, and longer and longer when the job may just be waiting its turn.
-_PATIENCE_WHEN_IDLE = 10.0
-_PATIENCE_IN_A_QUEUE = 60.0
-_DOUBLINGS = 6
+# How long a message may be on its way.
+_PATIENCE = 10.0
 _PURGE_SECONDS = 60.0
+_UNKNOWN = 2**62
 
-# Announces, each with a new message id: jobs whose lease ran out, whose time has come, or whose message was lost.
+# Announces, each with a new message id: jobs whose lease ran out, whose time has come, or whose message was lost. A
+# message stands for any one job, so none is lost as long as there are as many messages as jobs waiting.
 _ANNOUNCE = """
-WITH due AS (
+WITH lost AS (
+    SELECT tenant, id FROM jobs
+    WHERE state = 'QUEUED' AND announced_at < now() - make_interval(secs => %(patience)s)
+    OFFSET %(messages)s + (SELECT count(*) FROM outbox WHERE sent_at IS NULL) LIMIT %(limit)s
+), due AS (
     SELECT tenant, id, state, announced_at FROM jobs
     WHERE (state = 'RUNNING' AND lease_until < now())
-        OR (state = 'QUEUED' AND due_at <= now() AND (
-            announced_at IS NULL
-            OR announced_at < now() - make_interval(
-                secs => %(patience)s * power(2, least(announcements - 1, %(doublings)s))
-            )
-        ))
+        OR (state = 'QUEUED' AND announced_at IS NULL AND due_at <= now())
+        OR (
+            state = 'QUEUED' AND announced_at < now() - make_interval(secs => %(patience)s)
+            AND (tenant, id) IN (SELECT tenant, id FROM lost)
+        )
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), announced AS (
     UPDATE jobs SET state = 'QUEUED', lease_until = NULL, announced_at = now(), announcements = announcements + 1
@@ -50,13 +52,37 @@ FROM due GROUP BY why
 """
 
 _PURGES = (
-    "DELETE FROM jobs WHERE finished_at < now() - interval '7 days'",
+    """
+    DELETE FROM jobs WHERE finished_at < now() - interval '7 days' AND NOT EXISTS (
+        SELECT FROM dead_letters WHERE dead_letters.tenant = jobs.tenant AND dead_letters.id = jobs.id
+    )
+    """,
+    # The job of a letter that is never answered goes with it.
+    "DELETE FROM dead_letters WHERE died_at < now() - interval '30 days'",
     "DELETE FROM outbox WHERE sent_at < now() - interval '1 day'",
     # Longer than the broker keeps a message.
     "DELETE FROM inbox WHERE received_at < now() - interval '2 days'",
     # Row-level security shows this scope expired rows only.
     "DELETE FROM idempotency",
 )
+
+_OLD_RUNS = """
+SELECT tenant, array_agg(run_id) AS run_ids FROM (
+    SELECT tenant, run_id FROM event_heads
+    WHERE last_at < now() - interval '30 days' AND first_seq <= last_seq LIMIT %s
+) AS old GROUP BY tenant
+"""
+
+# The head stays and goes on counting, so no number is given out twice.
+_FORGET_EVENTS = """
+WITH old AS (
+    UPDATE event_heads SET first_seq = last_seq + 1
+    WHERE run_id = ANY(%s) AND last_at < now() - interval '30 days'
+    RETURNING tenant, run_id, last_seq
+)
+DELETE FROM events USING old
+WHERE events.tenant = old.tenant AND events.run_id = old.run_id AND seq <= old.last_seq
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -83,8 +109,7 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Announce what is due, and return how many jobs that were."""
-        patience, doublings = await self._patience()
-        parameters = {"patience": patience, "doublings": doublings, "limit": _BATCH}
+        parameters = {"patience": _PATIENCE, "messages": await self._messages(), "limit": _BATCH}
         rows = await self._database.fetch_across_tenants(_ANNOUNCE, parameters)
         for row in rows:
             metrics.JOBS_SWEPT.labels(row["why"]).inc(row["jobs"])
@@ -93,12 +118,13 @@ class Sweeper:
             self._database.tell(OUTBOX)
         return sum(row["jobs"] for row in rows)
 
-    async def _patience(self) -> tuple[float, int]:
+    async def _messages(self) -> int:
+        """How many messages the broker has still to deliver; more than there can be jobs while nobody can tell."""
         try:
             backlog = await self._bus.backlog(stream_of(self._service), JOBS_CONSUMER)
         except DependencyUnavailable:
             backlog = None
-        return (_PATIENCE_WHEN_IDLE, 0) if backlog == 0 else (_PATIENCE_IN_A_QUEUE, _DOUBLINGS)
+        return _UNKNOWN if backlog is None else backlog
 
     async def _purge(self) -> None:
         if time.monotonic() - self._purged_at < _PURGE_SECONDS:
@@ -106,3 +132,5 @@ class Sweeper:
         self._purged_at = time.monotonic()
         for statement in _PURGES:
             await self._database.fetch_across_tenants(statement)
+        for row in await self._database.fetch_across_tenants(_OLD_RUNS, [_BATCH]):
+            await self._database.fetch(_FORGET_EVENTS, [row["run_ids"]], tenant=row["tenant"])

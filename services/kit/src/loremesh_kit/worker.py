@@ -1,11 +1,10 @@
-"""The job worker: claims announced jobs, runs their handlers under a lease, and always says how it ended."""
+"""The job worker: told that there is work it claims some, runs it under a lease, and always says how it ended."""
 
 import asyncio
-import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -27,6 +26,7 @@ _HEARTBEATS_PER_LEASE = 3
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 300.0
 _NAK_SECONDS = 5.0
+_CONTENDED_SECONDS = 0.1
 _CANCEL_SECONDS = 3.0
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class JobWorker:
             finished.set()
 
     async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
-        """Take as many messages as there are free slots, claim their jobs in one statement, and start them."""
+        """Take as many messages as there are free slots, claim a job for each in one statement, and start them."""
         free = self._concurrency - len(self._in_hand)
         if free == 0:
             self._slot_free.clear()
@@ -89,7 +89,7 @@ class JobWorker:
         if not messages:
             return
         try:
-            jobs = await self._leases.claim([key for message in messages if (key := _key(message))])
+            jobs = await self._leases.claim(len(messages))
         except ServiceError:
             for message in messages:
                 await message.nak(_NAK_SECONDS)
@@ -99,9 +99,20 @@ class JobWorker:
             self._in_hand[task] = job
             task.add_done_callback(self._let_go)
         metrics.JOBS_IN_HAND.set(len(self._in_hand))
-        # The claim is committed: from here on the lease stands for the message.
-        for message in messages:
+        await self._answer(messages, claimed=len(jobs))
+
+    async def _answer(self, messages: Sequence[Message], *, claimed: int) -> None:
+        """Acknowledge what led to a claim, which is committed: from here on the lease stands for the message.
+
+        A message says that there is work, not which. One left over is spent when there is none; else somebody was
+        faster at all that this worker could see, and it comes again.
+        """
+        for message in messages[:claimed]:
             await message.ack()
+        if spare := messages[claimed:]:
+            is_spent = not await self._leases.any_due()
+            for message in spare:
+                await (message.ack() if is_spent else message.nak(_CONTENDED_SECONDS))
 
     def _let_go(self, task: asyncio.Task[None]) -> None:
         self._in_hand.pop(task)
@@ -207,18 +218,6 @@ def _in_force(job: Job) -> Iterator[None]:
         traces.span(f"job {job.kind}", kind=SpanKind.CONSUMER, carrier=carrier, attributes=attributes),
     ):
         yield
-
-
-def _key(message: Message) -> Mapping[str, str] | None:
-    """The announced job's tenant and id; None for what no relay of ours wrote."""
-    try:
-        body = json.loads(message.data)
-    except ValueError:
-        return None
-    match body:
-        case {"tenant": str(tenant), "job_id": str(job_id)}:
-            return {"tenant": tenant, "job_id": job_id}
-    return None
 
 
 def _seconds_to(instant: datetime | None) -> float:

@@ -1,57 +1,46 @@
-"""Remembers for a while which model each vector store uses, so that a search need not ask each time."""
+"""Remembers which generation each vector store had, so that a search can begin before it has asked."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from loremesh_kit.clock import Clock
+from loremesh_kit import identity
 
-from loremesh_retrieval.domain.scope import Scope
-from loremesh_retrieval.ports import VectorStoreDirectory
+from loremesh_retrieval.domain.liveness import Generation, Live
+from loremesh_retrieval.ports import Liveness
 
-_SECONDS = 30.0
 _CAPACITY = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    model: str
-    until: float
+class RememberedGenerations:
+    """Guesses by the last answer; every search asks before it answers, which corrects a guess that was wrong."""
 
-
-class RememberedDirectory:
-    """Asks the directory behind it once in 30 seconds for each store; that a store is unknown is not remembered."""
-
-    def __init__(self, *, behind: VectorStoreDirectory, clock: Clock, capacity: int = _CAPACITY) -> None:
+    def __init__(self, *, behind: Liveness, capacity: int = _CAPACITY) -> None:
         self._behind = behind
-        self._clock = clock
         self._capacity = capacity
-        self._stores: OrderedDict[Scope, _Remembered] = OrderedDict()
-        self._forgotten = 0
+        self._stores: OrderedDict[tuple[str, str], Generation] = OrderedDict()
 
-    async def embedding_model(self, scope: Scope) -> str:
-        """See ports.VectorStoreDirectory."""
-        remembered = self._stores.get(scope)
-        if remembered and self._clock.monotonic() < remembered.until:
-            return remembered.model
-        self._stores.pop(scope, None)
-        forgotten = self._forgotten
-        model = await self._behind.embedding_model(scope)
-        # An answer that was under way when a store was removed may be about the removed one.
-        if forgotten == self._forgotten:
-            self._remember(scope, model)
-        return model
+    async def guess(self, vector_store_id: str) -> Generation:
+        """What was live when somebody asked last; raises as `resolve`, since the first has to ask."""
+        remembered = self._stores.get(_key(vector_store_id))
+        return remembered or (await self.resolve(vector_store_id)).generation
 
-    def forget(self, scope: Scope) -> None:
-        """Ask again next time: the store was removed."""
-        self._forgotten += 1
-        self._stores.pop(scope, None)
+    async def resolve(self, vector_store_id: str, *, generation: int = 0, document_ids: Iterable[str] = ()) -> Live:
+        """See ports.Liveness."""
+        live = await self._behind.resolve(vector_store_id, generation=generation, document_ids=document_ids)
+        if not generation:
+            self._remember(_key(vector_store_id), live.generation)
+        return live
 
-    def contradict(self, scope: Scope, model: str) -> None:
-        """Ask again next time, if what is remembered is another model than a writer uses."""
-        if (remembered := self._stores.get(scope)) and remembered.model != model:
-            self.forget(scope)
+    def forget(self, vector_store_id: str) -> None:
+        """Ask before the next search: this one did not get as far."""
+        self._stores.pop(_key(vector_store_id), None)
 
-    def _remember(self, scope: Scope, model: str) -> None:
-        self._stores[scope] = _Remembered(model, self._clock.monotonic() + _SECONDS)
+    def _remember(self, key: tuple[str, str], generation: Generation) -> None:
+        self._stores[key] = generation
+        self._stores.move_to_end(key)
         if len(self._stores) > self._capacity:
             self._stores.popitem(last=False)
+
+
+def _key(vector_store_id: str) -> tuple[str, str]:
+    return identity.current().tenant, vector_store_id

@@ -5,7 +5,9 @@ ServiceError
 │   └── QueryEmpty                                       QUERY_EMPTY
 ├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── DimensionMismatch               FAILED_PRECONDITION  DIMENSION_MISMATCH
-└── EmbeddingModelUnavailable       FAILED_PRECONDITION  EMBEDDING_MODEL_UNAVAILABLE
+├── EmbeddingModelUnavailable       FAILED_PRECONDITION  EMBEDDING_MODEL_UNAVAILABLE
+├── GenerationNotFound              NOT_FOUND            GENERATION_NOT_FOUND
+└── GenerationChanging              UNAVAILABLE          GENERATION_CHANGING
 
 The rest are the kit's own.
 """
@@ -57,3 +59,26 @@ class EmbeddingModelUnavailable(ServiceError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"The embedding model {model!r} cannot be used now.", metadata={"model": model})
+
+
+class GenerationNotFound(ServiceError):
+    """The vector store has no such generation."""
+
+    code = Code.NOT_FOUND
+    reason = "GENERATION_NOT_FOUND"
+
+    def __init__(self, vector_store_id: str, generation: int) -> None:
+        super().__init__(
+            f"Vector store {vector_store_id!r} has no generation {generation}.",
+            metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
+        )
+
+
+class GenerationChanging(ServiceError):
+    """The live generation changed under every try of a search."""
+
+    code = Code.UNAVAILABLE
+    reason = "GENERATION_CHANGING"
+
+    def __init__(self) -> None:
+        super().__init__("The vector store is being switched to another generation; try again.", retry_after=0.5)

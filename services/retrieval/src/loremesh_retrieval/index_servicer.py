@@ -1,5 +1,6 @@
-"""IndexService: what ingestion writes."""
+"""IndexService: what ingestion writes, and reads again."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc import aio
@@ -14,7 +15,7 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class IndexServicer(IndexServiceServicer):
-    """Writes and counts chunks."""
+    """Writes, counts and lists chunks."""
 
     def __init__(self, *, engine: IndexingEngine) -> None:
         self._engine = engine
@@ -24,6 +25,7 @@ class IndexServicer(IndexServiceServicer):
         del context
         count = await self._engine.upsert(
             request.vector_store_id,
+            request.generation,
             request.embedding_model,
             request.dimension,
             [_indexed_chunk(chunk) for chunk in request.chunks],
@@ -35,6 +37,7 @@ class IndexServicer(IndexServiceServicer):
         del context
         count = await self._engine.delete(
             request.vector_store_id,
+            request.generation,
             request.embedding_model,
             document_id=request.document_id,
             before_version=request.before_version,
@@ -48,6 +51,7 @@ class IndexServicer(IndexServiceServicer):
         del context
         await self._engine.describe(
             request.vector_store_id,
+            request.generation,
             request.embedding_model,
             document_id=request.document_id,
             title=request.title,
@@ -60,11 +64,41 @@ class IndexServicer(IndexServiceServicer):
         del context
         count = await self._engine.count(
             request.vector_store_id,
+            request.generation,
             request.embedding_model,
             document_id=request.document_id,
             version=request.document_version,
         )
         return pb.CountChunksResponse(count=count)
+
+    async def GetChunkVectors(  # noqa: N802
+        self, request: pb.GetChunkVectorsRequest, context: Context
+    ) -> pb.GetChunkVectorsResponse:
+        """Read vectors."""
+        del context
+        wanted = [chunk_id.lower() for chunk_id in request.chunk_ids]
+        found = await self._engine.vectors(request.vector_store_id, request.generation, request.embedding_model, wanted)
+        response = pb.GetChunkVectorsResponse()
+        for chunk_id, vectors in found.items():
+            response.vectors.add(
+                chunk_id=chunk_id,
+                dense=vectors.dense,
+                sparse_indices=vectors.sparse.indices,
+                sparse_values=vectors.sparse.values,
+            )
+        return response
+
+    async def ListIndexedVersions(  # noqa: N802
+        self, request: pb.ListIndexedVersionsRequest, context: Context
+    ) -> AsyncIterator[pb.ListIndexedVersionsResponse]:
+        """Stream what there is."""
+        del context
+        held = self._engine.versions(request.vector_store_id, request.generation, request.embedding_model)
+        async for part in held:
+            response = pb.ListIndexedVersionsResponse()
+            for (document_id, version), count in part.items():
+                response.versions.add(document_id=document_id, document_version=version, chunk_count=count)
+            yield response
 
 
 def _indexed_chunk(message: pb.IndexedChunk) -> IndexedChunk:

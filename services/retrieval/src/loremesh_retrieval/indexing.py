@@ -1,61 +1,79 @@
-"""Writes the index: checks what comes in, and lets go of what is remembered about a removed store."""
+"""Writes the index, and reads what it holds: checks what comes in."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from loremesh_kit import identity
 from loremesh_kit.errors import InvalidField
 
-from loremesh_retrieval.directory import RememberedDirectory
 from loremesh_retrieval.domain.attributes import check_finite
-from loremesh_retrieval.domain.chunks import IndexedChunk
+from loremesh_retrieval.domain.chunks import ChunkVectors, DocumentVersion, IndexedChunk
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.errors import DimensionMismatch
 from loremesh_retrieval.ports import ChunkStore
 
 
 class IndexingEngine:
-    """Writes, deletes, describes and counts the caller's chunks."""
+    """Writes, deletes, describes, counts and lists the caller's chunks; a generation of 0 is the first."""
 
-    def __init__(self, *, store: ChunkStore, vector_stores: RememberedDirectory) -> None:
+    def __init__(self, *, store: ChunkStore) -> None:
         self._store = store
-        self._vector_stores = vector_stores
 
-    async def upsert(self, vector_store_id: str, model: str, dimension: int, chunks: Sequence[IndexedChunk]) -> int:
+    async def upsert(
+        self, vector_store_id: str, generation: int, model: str, dimension: int, chunks: Sequence[IndexedChunk]
+    ) -> int:
         """Write chunks and say how many; raises DimensionMismatch, InvalidField, AttributesInvalid."""
         for position, indexed in enumerate(chunks):
             _check(indexed, model=model, dimension=dimension, field=f"chunks[{position}]")
-        scope = _scope(vector_store_id)
-        self._vector_stores.contradict(scope, model)
-        await self._store.upsert(model, dimension, scope, chunks)
+        await self._store.upsert(model, dimension, _scope(vector_store_id, generation), chunks)
         return len(chunks)
 
-    async def delete(self, vector_store_id: str, model: str, *, document_id: str = "", before_version: int = 0) -> int:
+    async def delete(
+        self, vector_store_id: str, generation: int, model: str, *, document_id: str = "", before_version: int = 0
+    ) -> int:
         """Delete chunks and say how many there were."""
-        scope = _scope(vector_store_id)
-        deleted = await self._store.delete(model, scope, document_id=document_id, before_version=before_version)
-        if not document_id and not before_version:
-            self._vector_stores.forget(scope)
-        return deleted
+        scope = _scope(vector_store_id, generation)
+        return await self._store.delete(model, scope, document_id=document_id, before_version=before_version)
 
     async def describe(
-        self, vector_store_id: str, model: str, *, document_id: str, title: str, attributes: Mapping[str, Any]
+        self,
+        vector_store_id: str,
+        generation: int,
+        model: str,
+        *,
+        document_id: str,
+        title: str,
+        attributes: Mapping[str, Any],
     ) -> None:
         """Replace a document's title and attributes; raises AttributesInvalid."""
         check_finite(attributes, field="attributes")
-        await self._store.describe(
-            model, _scope(vector_store_id), document_id=document_id, title=title, attributes=attributes
-        )
+        scope = _scope(vector_store_id, generation)
+        await self._store.describe(model, scope, document_id=document_id, title=title, attributes=attributes)
 
-    async def count(self, vector_store_id: str, model: str, *, document_id: str = "", version: int = 0) -> int:
+    async def count(
+        self, vector_store_id: str, generation: int, model: str, *, document_id: str = "", version: int = 0
+    ) -> int:
         """How many chunks there are."""
-        return await self._store.count(model, _scope(vector_store_id), document_id=document_id, version=version)
+        scope = _scope(vector_store_id, generation)
+        return await self._store.count(model, scope, document_id=document_id, version=version)
+
+    async def vectors(
+        self, vector_store_id: str, generation: int, model: str, chunk_ids: Sequence[str]
+    ) -> Mapping[str, ChunkVectors]:
+        """The vectors of those chunks that are there."""
+        return await self._store.vectors(model, _scope(vector_store_id, generation), chunk_ids)
+
+    def versions(
+        self, vector_store_id: str, generation: int, model: str
+    ) -> AsyncIterator[Mapping[DocumentVersion, int]]:
+        """How many chunks of which version there are, in parts to be added up."""
+        return self._store.versions(model, _scope(vector_store_id, generation))
 
 
-def _scope(vector_store_id: str) -> Scope:
-    return Scope(tenant=identity.current().tenant, vector_store_id=vector_store_id)
+def _scope(vector_store_id: str, generation: int) -> Scope:
+    return Scope(identity.current().tenant, vector_store_id, max(1, generation))
 
 
 def _check(indexed: IndexedChunk, *, model: str, dimension: int, field: str) -> None:

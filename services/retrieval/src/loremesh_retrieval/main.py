@@ -8,14 +8,13 @@ from loremesh.retrieval.v1 import index_pb2, retrieval_pb2
 from loremesh.retrieval.v1.index_pb2_grpc import add_IndexServiceServicer_to_server
 from loremesh.retrieval.v1.retrieval_pb2_grpc import add_RetrievalServiceServicer_to_server
 from loremesh_kit.channel import open_channel
-from loremesh_kit.clock import SystemClock
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.server import main as serve
 
 from loremesh_retrieval.adapters import peers
 from loremesh_retrieval.adapters.embedding import EmbeddingClient
-from loremesh_retrieval.adapters.vector_stores import VectorStoreClient
-from loremesh_retrieval.directory import RememberedDirectory
+from loremesh_retrieval.adapters.liveness import LivenessClient
+from loremesh_retrieval.directory import RememberedGenerations
 from loremesh_retrieval.engine import SearchEngine
 from loremesh_retrieval.index_servicer import IndexServicer
 from loremesh_retrieval.indexing import IndexingEngine
@@ -33,9 +32,9 @@ async def wire(settings: RetrievalSettings) -> AsyncIterator[Wired]:
         _open_index(settings) as index,
     ):
         client = EmbeddingClient(channel=embedding)
-        vector_stores = RememberedDirectory(behind=VectorStoreClient(channel=ingestion), clock=SystemClock())
-        search = SearchEngine(index=index, embedder=client, reranker=client, vector_stores=vector_stores)
-        indexing = IndexingEngine(store=index, vector_stores=vector_stores)
+        liveness = RememberedGenerations(behind=LivenessClient(channel=ingestion))
+        search = SearchEngine(index=index, embedder=client, reranker=client, liveness=liveness)
+        indexing = IndexingEngine(store=index)
         yield Wired(
             servicers=[
                 Servicer(
@@ -49,6 +48,7 @@ async def wire(settings: RetrievalSettings) -> AsyncIterator[Wired]:
                     name=index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name,
                 ),
             ],
+            long_lived=frozenset({"/loremesh.retrieval.v1.IndexService/ListIndexedVersions"}),
             probes={"engine": index.ping, "embedding": partial(peers.ping, embedding)},
         )
 

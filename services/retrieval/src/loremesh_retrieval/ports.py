@@ -1,11 +1,12 @@
 """What retrieval needs from outside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from loremesh_kit.filters import Filter
 
-from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
+from loremesh_retrieval.domain.liveness import Live
 from loremesh_retrieval.domain.ranking import Hit
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Branch, QueryVectors
@@ -23,12 +24,14 @@ class ChunkSearch(Protocol):
         limit: int,
         filter_: Filter | None = None,
         point_ids: Sequence[str] | None = None,
+        excluded: Collection[DocumentVersion] = (),
     ) -> Mapping[Branch, list[Hit]]:
         """The best chunks of each branch whose vector is given, as `ranking.ranked` orders them.
 
-        `point_ids` scores these points only. Which of several tied at the limit are among the best is left open.
-        Dense scores are cosines; sparse ones BM25 with term statistics of the scope alone, so that no tenant's
-        documents show in another's scores, and only of chunks which share a term. Raises DimensionMismatch.
+        `point_ids` scores these points only, `excluded` leaves out chunks of these versions. Which of several tied at
+        the limit are among the best is left open. Dense scores are cosines; sparse ones BM25 with term statistics of
+        the scope alone, so that no tenant's documents show in another's scores, and only of chunks which share a term.
+        Raises DimensionMismatch.
         """
         ...
 
@@ -62,6 +65,14 @@ class ChunkStore(Protocol):
         """How many chunks the scope holds, of one document and one version only if so given."""
         ...
 
+    async def vectors(self, model: str, scope: Scope, chunk_ids: Sequence[str]) -> Mapping[str, ChunkVectors]:
+        """The vectors of at most 500 chunks by their ids; those that are not in the scope are left out."""
+        ...
+
+    def versions(self, model: str, scope: Scope) -> AsyncIterator[Mapping[DocumentVersion, int]]:
+        """How many chunks of which version the scope holds, in parts to be added up, each of at most 1,000 versions."""
+        ...
+
 
 class Index(ChunkSearch, ChunkStore, Protocol):
     """What an engine's adapter offers."""
@@ -83,9 +94,12 @@ class Reranker(Protocol):
         ...
 
 
-class VectorStoreDirectory(Protocol):
-    """Knows the vector stores."""
+class Liveness(Protocol):
+    """Knows what may be shown at this instant of the caller's vector stores."""
 
-    async def embedding_model(self, scope: Scope) -> str:
-        """The dense model of a vector store; raises VectorStoreNotFound, DependencyUnavailable."""
+    async def resolve(self, vector_store_id: str, *, generation: int = 0, document_ids: Iterable[str] = ()) -> Live:
+        """The generation (0: the live one), its model, and the live versions of at most 1,000 documents in it.
+
+        Raises VectorStoreNotFound, GenerationNotFound, DependencyUnavailable.
+        """
         ...

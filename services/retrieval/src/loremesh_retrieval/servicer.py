@@ -1,6 +1,7 @@
 """RetrievalService: messages in, searches out."""
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
 from grpc import aio
@@ -9,6 +10,7 @@ from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceServicer
 from loremesh_kit import filters
 from loremesh_kit.text import clean
 
+from loremesh_retrieval.comparing import Comparing
 from loremesh_retrieval.domain.explanation import Explanation, Outcome
 from loremesh_retrieval.domain.ranking import Fusion
 from loremesh_retrieval.domain.search import (
@@ -34,6 +36,7 @@ _OUTCOMES = {
     Outcome.NOT_A_CANDIDATE: pb.CHUNK_OUTCOME_NOT_A_CANDIDATE,
     Outcome.BELOW_TOP_K: pb.CHUNK_OUTCOME_BELOW_TOP_K,
     Outcome.BELOW_THRESHOLD: pb.CHUNK_OUTCOME_BELOW_THRESHOLD,
+    Outcome.NOT_LIVE: pb.CHUNK_OUTCOME_NOT_LIVE,
 }
 
 
@@ -42,13 +45,14 @@ class RetrievalServicer(RetrievalServiceServicer):
 
     def __init__(self, *, engine: SearchEngine) -> None:
         self._engine = engine
+        self._comparing = Comparing(engine=engine)
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:  # noqa: N802
         """Find the best passages."""
         del context
         search = _search(request)
         results = await self._engine.search(search)
-        return pb.SearchResponse(results=_results(results, search))
+        return pb.SearchResponse(results=_results(results, search.vector_store_id))
 
     async def ExplainSearch(  # noqa: N802
         self, request: pb.ExplainSearchRequest, context: Context
@@ -58,9 +62,29 @@ class RetrievalServicer(RetrievalServiceServicer):
         search = _search(request.search, field="search.filter")
         trace, explanations = await self._engine.explain(search, request.chunk_ids)
         return pb.ExplainSearchResponse(
-            results=_results(trace.results(), search),
+            results=_results(trace.results(), search.vector_store_id),
             stages=[_stage(stage, trace) for stage in trace.stages],
             chunks=[_explanation(each) for each in explanations],
+        )
+
+    async def CompareGenerations(  # noqa: N802
+        self, request: pb.CompareGenerationsRequest, context: Context
+    ) -> pb.CompareGenerationsResponse:
+        """Search twice with each query."""
+        del context
+        store = request.vector_store_id
+        found = await self._comparing.compare(
+            [clean(query) for query in request.queries],
+            vector_store_id=store,
+            generation=request.generation,
+            top_k=request.top_k if request.HasField("top_k") else DEFAULT_TOP_K,
+        )
+        comparisons = [
+            pb.Comparison(live=_results(each.live, store), other=_results(each.other, store), overlap=each.overlap)
+            for each in found
+        ]
+        return pb.CompareGenerationsResponse(
+            comparisons=comparisons, mean_overlap=fmean(each.overlap for each in comparisons)
         )
 
 
@@ -76,11 +100,12 @@ def _search(request: pb.SearchRequest, *, field: str = "filter") -> Search:
         mode=_MODES.get(request.mode, Mode.HYBRID),
         fusion=Fusion.RRF if options.fusion == pb.FUSION_RRF else Fusion.DBSF,
         rerank=Rerank(options.rerank_model, candidates) if options.rerank else None,
+        generation=request.generation,
     )
 
 
-def _results(results: Iterable[Result], search: Search) -> list[pb.SearchResult]:
-    return [_result(result, search.vector_store_id) for result in results]
+def _results(results: Iterable[Result], vector_store_id: str) -> list[pb.SearchResult]:
+    return [_result(result, vector_store_id) for result in results]
 
 
 def _result(result: Result, vector_store_id: str) -> pb.SearchResult:

@@ -28,7 +28,7 @@ def ingest(
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
-    """Put files in and wait until they can be searched; files the mesh has already are skipped."""
+    """Put files in and wait until they can be searched; those the mesh has are skipped, changed ones replaced."""
     output, found = Output(as_json=as_json), files.find(paths)
     if not found:
         raise UsageError("there are no files in there", reason="NO_FILES")

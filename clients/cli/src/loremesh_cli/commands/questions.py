@@ -1,5 +1,6 @@
 """`ask`, `chat` and `search`."""
 
+import uuid
 from typing import Annotated
 
 import typer
@@ -14,12 +15,40 @@ from loremesh_cli.output import Output
 Stores = Annotated[list[str], typer.Option("--store", help="A vector store to search; may be given several times.")]
 
 
-def ask(question: str, *, store: Stores = [], url: Url = "", as_json: AsJson = False) -> None:  # noqa: B006 - typer's way
+Background = Annotated[
+    bool, typer.Option("--async", help="Ask in the background: print the job's id, then follow its events.")
+]
+
+
+def ask(
+    question: str,
+    *,
+    store: Stores = [],  # noqa: B006 - typer's way
+    background: Background = False,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
     """Ask a question and print the answer with its sources."""
     output, url = Output(as_json=as_json), url_of(url)
     request = chat_pb2.ChatRequest(message=question, vector_store_ids=store)
-    response = ask_once(request, url=url, output=output)
-    output.result(response)
+    asking = ask_in_background if background else ask_once
+    output.result(asking(request, url=url, output=output))
+
+
+def ask_in_background(request: chat_pb2.ChatRequest, *, url: str, output: Output) -> chat_pb2.ChatResponse:
+    """Have a job answer; its id is printed first, so that whoever goes away finds the answer later."""
+
+    async def work() -> chat_pb2.ChatResponse:
+        async with client.connect(url) as mesh:
+            key = [("idempotency-key", str(uuid.uuid4()))]
+            made = await mesh.chat_jobs.CreateChatJob(request, metadata=key, timeout=client.UNARY_SECONDS)
+            output.say(f"job {made.job_id}", style="bold")
+            output.result(made)
+            return await answers.follow(mesh, made.job_id, output=output)
+
+    response = client.run(work(), url=url)
+    answers.show_sources(response, output=output)
+    return response
 
 
 def ask_once(request: chat_pb2.ChatRequest, *, url: str, output: Output) -> chat_pb2.ChatResponse:

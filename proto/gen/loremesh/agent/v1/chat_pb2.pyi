@@ -220,6 +220,7 @@ class Source(_message.Message):
     HEADING_PATH_FIELD_NUMBER: _builtins.int
     VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
     CITED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number: what `[n]` in the answer means."""
     document_id: _builtins.str
@@ -242,6 +243,8 @@ class Source(_message.Message):
     """The vector store it was found in."""
     cited: _builtins.bool
     """True when the answer cites it."""
+    deleted: _builtins.bool
+    """True when the document was deleted since: title, text, headings and attributes are empty then."""
     @_builtins.property
     def attributes(self) -> _struct_pb2.Struct:
         """The document's attributes."""
@@ -266,10 +269,11 @@ class Source(_message.Message):
         heading_path: _abc.Iterable[_builtins.str] | None = ...,
         vector_store_id: _builtins.str = ...,
         cited: _builtins.bool = ...,
+        deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_page", b"_page", "attributes", b"attributes", "page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page", b"_page", "attributes", b"attributes", "chunk_id", b"chunk_id", "cited", b"cited", "content", b"content", "document_id", b"document_id", "end_char", b"end_char", "heading_path", b"heading_path", "number", b"number", "page", b"page", "score", b"score", "start_char", b"start_char", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page", b"_page", "attributes", b"attributes", "chunk_id", b"chunk_id", "cited", b"cited", "content", b"content", "deleted", b"deleted", "document_id", b"document_id", "end_char", b"end_char", "heading_path", b"heading_path", "number", b"number", "page", b"page", "score", b"score", "start_char", b"start_char", "title", b"title", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__page: _TypeAlias = _typing.Literal["page"]  # noqa: Y015
     _WhichOneofArgType__page: _TypeAlias = _typing.Literal["_page", b"_page"]  # noqa: Y015

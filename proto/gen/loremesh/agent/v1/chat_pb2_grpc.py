@@ -52,9 +52,11 @@ class ChatServiceServicer:
     """
 
     def Chat(self, request, context):
-        """Answers a message at once. Cancelled when the caller leaves. Reasons: MESSAGE_EMPTY, MESSAGE_TOO_LONG,
-        AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND, FILTER_INVALID,
-        TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT.
+        """Answers a message at once. Cancelled when the caller leaves. Idempotent by `Idempotency-Key`: while the first call
+        answers, a second one is refused with CONVERSATION_BUSY; later it gets the same answer. Reasons: MESSAGE_EMPTY,
+        MESSAGE_TOO_LONG, AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND,
+        FILTER_INVALID, TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT,
+        IDEMPOTENCY_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,7 +65,7 @@ class ChatServiceServicer:
     def StreamChat(self, request, context):
         """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
         status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-        Reasons: those of Chat.
+        Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,14 +17,16 @@ class ChatServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Chat: _aio.UnaryUnaryMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]
-    """Answers a message at once. Cancelled when the caller leaves. Reasons: MESSAGE_EMPTY, MESSAGE_TOO_LONG,
-    AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND, FILTER_INVALID,
-    TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT.
+    """Answers a message at once. Cancelled when the caller leaves. Idempotent by `Idempotency-Key`: while the first call
+    answers, a second one is refused with CONVERSATION_BUSY; later it gets the same answer. Reasons: MESSAGE_EMPTY,
+    MESSAGE_TOO_LONG, AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND,
+    FILTER_INVALID, TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT,
+    IDEMPOTENCY_CONFLICT.
     """
     StreamChat: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatEvent]
     """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
     status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-    Reasons: those of Chat.
+    Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -36,9 +38,11 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _aio.ServicerContext[_chat_pb2.ChatRequest, _abc.Awaitable[_chat_pb2.ChatResponse]],
     ) -> _abc.Awaitable[_chat_pb2.ChatResponse]:
-        """Answers a message at once. Cancelled when the caller leaves. Reasons: MESSAGE_EMPTY, MESSAGE_TOO_LONG,
-        AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND, FILTER_INVALID,
-        TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT.
+        """Answers a message at once. Cancelled when the caller leaves. Idempotent by `Idempotency-Key`: while the first call
+        answers, a second one is refused with CONVERSATION_BUSY; later it gets the same answer. Reasons: MESSAGE_EMPTY,
+        MESSAGE_TOO_LONG, AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CONVERSATION_BUSY, VECTOR_STORE_NOT_FOUND,
+        FILTER_INVALID, TOP_K_OUT_OF_RANGE, PROVIDER_UNAVAILABLE, PROVIDER_REFUSED, PROVIDER_STREAM_CUT, PROVIDER_TIMEOUT,
+        IDEMPOTENCY_CONFLICT.
         """
 
     @_abc_1.abstractmethod
@@ -49,7 +53,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_chat_pb2.ChatEvent]:
         """Answers a message as a stream of events; over REST as server-sent events. What is wrong with the request is a
         status before the first event; what goes wrong later is the terminal event. Cancelled when the caller leaves.
-        Reasons: those of Chat.
+        Idempotent as Chat is: the answer to a key that was answered before is the one event. Reasons: those of Chat.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _aio.Server) -> None: ...

@@ -113,8 +113,8 @@ class IndexServiceServicer:
 
     def ListIndexedVersions(self, request, context):
         """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
-        document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
-        internal to the mesh.
+        version may come more than once, with parts of its count to be added up. Read-only. No HTTP rule: internal to the
+        mesh.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,8 @@ class IndexServiceStub:
     """
     ListIndexedVersions: _aio.UnaryStreamMultiCallable[_index_pb2.ListIndexedVersionsRequest, _index_pb2.ListIndexedVersionsResponse]
     """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
-    document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
-    internal to the mesh.
+    version may come more than once, with parts of its count to be added up. Read-only. No HTTP rule: internal to the
+    mesh.
     """
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -98,8 +98,8 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_index_pb2.ListIndexedVersionsRequest, _abc.AsyncIterator[_index_pb2.ListIndexedVersionsResponse]],
     ) -> _abc.AsyncIterator[_index_pb2.ListIndexedVersionsResponse]:
         """Says what the index of a vector store holds: how many chunks of which version of which document, in no order. A
-        document that is written meanwhile may come more than once, with parts of its count. Read-only. No HTTP rule:
-        internal to the mesh.
+        version may come more than once, with parts of its count to be added up. Read-only. No HTTP rule: internal to the
+        mesh.
         """
 
 def add_IndexServiceServicer_to_server(servicer: IndexServiceServicer, server: _aio.Server) -> None: ...

@@ -93,6 +93,8 @@ class _ChunkOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChunkOut
     """It was a candidate, but `top_k` others were better."""
     CHUNK_OUTCOME_BELOW_THRESHOLD: _ChunkOutcome.ValueType  # 6
     """Its score is under `score_threshold`."""
+    CHUNK_OUTCOME_NOT_LIVE: _ChunkOutcome.ValueType  # 7
+    """It is of a version that is not live: of a deleted document, superseded, or not published yet."""
 
 class ChunkOutcome(_ChunkOutcome, metaclass=_ChunkOutcomeEnumTypeWrapper):
     """What became of a chunk."""
@@ -111,6 +113,8 @@ CHUNK_OUTCOME_BELOW_TOP_K: ChunkOutcome.ValueType  # 5
 """It was a candidate, but `top_k` others were better."""
 CHUNK_OUTCOME_BELOW_THRESHOLD: ChunkOutcome.ValueType  # 6
 """Its score is under `score_threshold`."""
+CHUNK_OUTCOME_NOT_LIVE: ChunkOutcome.ValueType  # 7
+"""It is of a version that is not live: of a deleted document, superseded, or not published yet."""
 Global___ChunkOutcome: _TypeAlias = ChunkOutcome  # noqa: Y015
 
 @_typing.final

@@ -57,8 +57,10 @@ class RetrievalServiceServicer:
     """
 
     def Search(self, request, context):
-        """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
+        """Finds the passages that answer a query best, among what is live when it answers: nothing deleted, and one version of
+        a document at most. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
+        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE, GENERATION_NOT_FOUND,
+        GENERATION_CHANGING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,8 +17,10 @@ class RetrievalServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.SearchRequest, _retrieval_pb2.SearchResponse]
-    """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-    TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
+    """Finds the passages that answer a query best, among what is live when it answers: nothing deleted, and one version of
+    a document at most. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
+    TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE, GENERATION_NOT_FOUND,
+    GENERATION_CHANGING.
     """
     ExplainSearch: _aio.UnaryUnaryMultiCallable[_retrieval_pb2.ExplainSearchRequest, _retrieval_pb2.ExplainSearchResponse]
     """Runs a search and shows what each stage scored, and why chosen chunks were or were not returned. Read-only; slower
@@ -38,8 +40,10 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_pb2.SearchRequest,
         context: _aio.ServicerContext[_retrieval_pb2.SearchRequest, _abc.Awaitable[_retrieval_pb2.SearchResponse]],
     ) -> _abc.Awaitable[_retrieval_pb2.SearchResponse]:
-        """Finds the passages that answer a query best. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
-        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE.
+        """Finds the passages that answer a query best, among what is live when it answers: nothing deleted, and one version of
+        a document at most. Read-only. Reasons: VECTOR_STORE_NOT_FOUND, QUERY_EMPTY,
+        TOP_K_OUT_OF_RANGE, SCORE_THRESHOLD_INVALID, FILTER_INVALID, EMBEDDING_MODEL_UNAVAILABLE, GENERATION_NOT_FOUND,
+        GENERATION_CHANGING.
         """
 
     @_abc_1.abstractmethod

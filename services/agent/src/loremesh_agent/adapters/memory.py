@@ -1,7 +1,7 @@
 """Fakes of everything outside, which keep what they are given in this process."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,12 +9,12 @@ from typing import Any
 
 from loremesh_kit import filters, identity
 from loremesh_kit.clock import Clock
-from loremesh_kit.errors import EtagMismatch
+from loremesh_kit.errors import EtagMismatch, IdempotencyConflict
 from loremesh_kit.filters import Filter
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, Role, State, title_of
-from loremesh_agent.domain.passages import Found
+from loremesh_agent.domain.passages import Found, documents
 from loremesh_agent.errors import (
     ConversationBusy,
     ConversationNotFound,
@@ -22,6 +22,8 @@ from loremesh_agent.errors import (
     VectorStoreNotFound,
 )
 from loremesh_agent.ports import (
+    AnsweredBefore,
+    Claim,
     ConversationChange,
     FinishedTurn,
     ModelEvent,
@@ -51,6 +53,21 @@ class MemoryIndex:
         found = self.stores[vector_store_id]
         passages = [each for each in found.passages if filter_ is None or filters.matches(filter_, each.attributes)]
         return replace(found, passages=tuple(passages[:top_k]))
+
+
+class MemoryDocuments:
+    """Knows every document but those it was told are deleted; raises what it was told to."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
+        self.failure: Exception | None = None
+
+    async def live(self, document_ids: Collection[str]) -> frozenset[str]:
+        """See ports.DocumentRegistry."""
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        return frozenset(document_ids) - self.deleted
 
 
 @dataclass(slots=True)
@@ -107,6 +124,8 @@ class MemoryRecords:
     clock: Clock
     conversations: dict[Key, Conversation] = field(default_factory=dict)
     messages: dict[Key, _Kept] = field(default_factory=dict)
+    # Of an idempotency key: the request's hash, and the answer it means.
+    claims: dict[Key, tuple[bytes, str]] = field(default_factory=dict)
 
     def of(self, conversation_id: str) -> list[_Kept]:
         """A conversation's messages, oldest first."""
@@ -140,6 +159,8 @@ class MemoryTurns:
     async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
         """See ports.TurnStore."""
         now, records = self._records.clock.now(), self._records
+        if turn.claim:
+            self._claim(turn, turn.claim)
         if turn.conversation_id is None:
             conversation = _new(turn.new_conversation_id, agent_id=turn.agent_id, now=now)
         else:
@@ -173,6 +194,34 @@ class MemoryTurns:
         records.messages[key(said.id)] = _Kept(said, lease_until=records.clock.monotonic() + self._lease)
         return history
 
+    def _claim(self, turn: NewTurn, claim: Claim) -> None:
+        claimed = key(f"{claim.method} {claim.key}")
+        request_hash, answer_id = self._records.claims.get(claimed, (claim.request_hash, ""))
+        if request_hash != claim.request_hash:
+            raise IdempotencyConflict("The idempotency key was used before with another request.")
+        kept = self._records.messages.get(key(answer_id))
+        left = kept.lease_until - self._records.clock.monotonic() if kept and kept.lease_until else 0.0
+        if kept and left > 0:
+            raise ConversationBusy(kept.message.conversation_id, retry_after=min(2.0, left))
+        if kept and kept.message.state in (State.COMPLETED, State.INCOMPLETE):
+            raise AnsweredBefore(kept.message)
+        if kept:
+            self._replace(kept.message, is_whole=turn.conversation_id is None)
+        self._records.claims[claimed] = claim.request_hash, turn.answer_id
+
+    def _replace(self, failed: Message, *, is_whole: bool) -> None:
+        records, conversation = self._records, self._records.conversation(failed.conversation_id)
+        if is_whole and conversation.message_count > 2:  # noqa: PLR2004 - a turn's
+            return
+        for kept in records.of(conversation.id):
+            if kept.message.position in (failed.position - 1, failed.position):
+                del records.messages[key(kept.message.id)]
+        if is_whole:
+            del records.conversations[key(conversation.id)]
+            return
+        count = conversation.message_count - 2
+        records.conversations[key(conversation.id)] = replace(conversation, message_count=count)
+
     def _take_over(self, conversation_id: str) -> None:
         for kept in self._records.of(conversation_id):
             if kept.lease_until is None:
@@ -201,6 +250,7 @@ class MemoryTurns:
             usage=finished.usage,
             model=finished.model,
             grounded=finished.grounded,
+            finish_reason=finished.finish_reason or "",
         )
 
     async def withdraw(self, turn: NewTurn) -> None:
@@ -239,7 +289,7 @@ def _history(messages: Sequence[Message]) -> list[Exchange]:
     ended = (State.COMPLETED, State.INCOMPLETE)
     pairs = zip(messages[::2], messages[1::2], strict=True)
     return [
-        Exchange(question=asked.content, answer=said.content)
+        Exchange(question=asked.content, answer=said.content, document_ids=documents(said.sources))
         for asked, said in pairs
         if said.state in ended and said.content
     ]

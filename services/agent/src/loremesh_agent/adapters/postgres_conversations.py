@@ -9,6 +9,7 @@ from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 from psycopg.types.json import Jsonb
 
+from loremesh_agent.adapters.postgres_chat_jobs import forget_jobs
 from loremesh_agent.adapters.postgres_rows import CONVERSATION, MESSAGE, conversation, message
 from loremesh_agent.domain.conversations import Conversation, Feedback, Message
 from loremesh_agent.errors import ConversationNotFound, MessageNotFound
@@ -91,6 +92,7 @@ class PostgresConversations:
     async def delete(self, conversation_id: str) -> None:
         """See ports.ConversationStore."""
         async with self._database.transaction() as connection:
+            await forget_jobs(connection, conversation_id)
             if await (await connection.execute(_DELETE, [conversation_id])).fetchone() is None:
                 raise ConversationNotFound(conversation_id)
 

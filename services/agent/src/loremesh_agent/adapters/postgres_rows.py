@@ -6,15 +6,16 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from loremesh_agent.domain import journal
 from loremesh_agent.domain.conversations import Conversation, Feedback, Message, Rating, Role, State, Usage
-from loremesh_agent.domain.passages import Passage, Source
+from loremesh_agent.domain.passages import Source
 
 Row = Mapping[str, Any]
 
 CONVERSATION = "id, title, agent_id, attributes, message_count, create_time, update_time, revision"
 MESSAGE = (
     "id, conversation_id, position, role, content, state, create_time, run_id, model, grounded, sources,"
-    " input_tokens, output_tokens, rating, comment"
+    " input_tokens, output_tokens, rating, comment, finish_reason"
 )
 
 
@@ -33,7 +34,7 @@ def message(row: Row) -> Message:
             **fields,
             "role": Role(row["role"]),
             "state": State(row["state"]),
-            "sources": tuple(_source(each) for each in row["sources"]),
+            "sources": tuple(map(journal.source, row["sources"])),
             "usage": usage if row["input_tokens"] is not None else None,
             "feedback": None
             if comment is None
@@ -45,9 +46,3 @@ def message(row: Row) -> Message:
 def sources(given: Sequence[Source]) -> Jsonb:
     """As the column keeps them."""
     return Jsonb([asdict(source) for source in given])
-
-
-def _source(kept: Row) -> Source:
-    passage = kept["passage"]
-    headings = tuple(passage["heading_path"])
-    return Source(number=kept["number"], cited=kept["cited"], passage=Passage(**{**passage, "heading_path": headings}))

@@ -87,14 +87,17 @@ class Message:
     sources: tuple[Source, ...] = ()
     usage: Usage | None = None
     feedback: Feedback | None = None
+    # Name of a FinishReason; empty for what a limit did not end, and for answers of long ago.
+    finish_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A question of the past and what was answered."""
+    """A question of the past and what was answered, from which documents."""
 
     question: str
     answer: str
+    document_ids: frozenset[str] = frozenset()
 
 
 def title_of(message: str) -> str:

@@ -99,19 +99,26 @@ class Failed:
     error: ServiceError
 
 
-Payload = RunStarted | SourcesFound | TextStart | TextDelta | TextFinish | Heartbeat | Completed | Incomplete | Failed
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Terminal: nobody wants the answer any more."""
+
+
+Terminal = Completed | Incomplete | Failed | Cancelled
+Payload = RunStarted | SourcesFound | TextStart | TextDelta | TextFinish | Heartbeat | Terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event of a run; `seq` counts from 1 without gaps and is zero in heartbeats."""
+    """One event of a run; `seq` counts from 1 without gaps, through all attempts, and is zero in heartbeats."""
 
     run_id: str
     seq: int
     time: datetime
     payload: Payload
+    attempt: int = 1
 
     @property
     def terminal(self) -> bool:
         """Whether it is the last one."""
-        return isinstance(self.payload, Completed | Incomplete | Failed)
+        return isinstance(self.payload, Terminal)

@@ -1,7 +1,7 @@
 """Passages of documents, and the sources that answers rest on."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -37,6 +37,16 @@ class Source:
     number: int
     passage: Passage
     cited: bool = False
+    # The document is gone, and with it what was quoted.
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which documents may be quoted; `told` is False where nobody could say, and then none may."""
+
+    live: frozenset[str] = frozenset()
+    told: bool = True
 
 
 def merged(found: Sequence[Found], *, top_k: int) -> Found:
@@ -51,6 +61,24 @@ def numbered(passages: Iterable[Passage], *, cited: Collection[int] = ()) -> tup
     return tuple(
         Source(number=number, passage=passage, cited=number in cited) for number, passage in enumerate(passages, 1)
     )
+
+
+def quotable(sources: Iterable[Source], known: Known) -> tuple[Source, ...]:
+    """The sources without the passages of documents that may not be quoted."""
+    return tuple(
+        source if source.passage.document_id in known.live and not source.deleted else _withheld(source, known)
+        for source in sources
+    )
+
+
+def _withheld(source: Source, known: Known) -> Source:
+    passage = replace(source.passage, title="", content="", attributes={}, heading_path=())
+    return replace(source, passage=passage, deleted=source.deleted or known.told)
+
+
+def documents(sources: Iterable[Source]) -> frozenset[str]:
+    """Ids of the documents quoted."""
+    return frozenset(source.passage.document_id for source in sources)
 
 
 def shown(sources: Sequence[Source]) -> tuple[Source, ...]:

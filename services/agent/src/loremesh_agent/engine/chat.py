@@ -14,14 +14,24 @@ from loremesh_kit.loops import background
 from loremesh_agent.domain import prompts
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import Exchange
-from loremesh_agent.domain.events import Answer, Completed, Event, Failed, Heartbeat, Incomplete, Payload
+from loremesh_agent.domain.events import Answer, Completed, Event, Failed, FinishReason, Heartbeat, Incomplete, Payload
 from loremesh_agent.domain.followups import search_text
+from loremesh_agent.domain.journal import answer_of
 from loremesh_agent.domain.passages import Found, merged
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors, is_relevant
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.run import Run, Task
 from loremesh_agent.engine.settling import settle
-from loremesh_agent.ports import AgentDirectory, ModelProvider, NewTurn, PassageIndex, TurnStore
+from loremesh_agent.ports import (
+    AgentDirectory,
+    AnsweredBefore,
+    Claim,
+    ModelProvider,
+    NewTurn,
+    PassageIndex,
+    TurnStore,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +54,7 @@ class ChatEngine:
         index: PassageIndex,
         provider: ModelProvider,
         turns: TurnStore,
+        quoting: Quoting,
         clock: Clock,
         floors: Floors,
         pace: Pace,
@@ -52,13 +63,17 @@ class ChatEngine:
         self._index = index
         self._provider = provider
         self._turns = turns
+        self._quoting = quoting
         self._clock = clock
         self._floors = floors
         self._pace = pace
 
-    async def answer(self, question: Question) -> Answer:
-        """The whole answer, or what there was when a limit cut it; raises what a stream would end with."""
-        async with aclosing(self.stream(question)) as events:
+    async def answer(self, question: Question, *, claim: Claim | None = None) -> Answer:
+        """The whole answer, or what there was when a limit cut it; raises what a stream would end with.
+
+        `claim` as in `stream`.
+        """
+        async with aclosing(self.stream(question, claim=claim)) as events:
             async for event in events:
                 match event.payload:
                     case Completed(answer) | Incomplete(answer):
@@ -67,15 +82,39 @@ class ChatEngine:
                         raise error
         raise AssertionError("unreachable: a stream has a terminal event")
 
-    async def stream(self, question: Question) -> AsyncGenerator[Event, None]:
-        """What happens while the question is answered; leaving early cancels the run.
+    async def check(self, question: Question) -> Agent:
+        """The agent that would answer; raises AgentNotFound, MessageTooLong."""
+        agent = await self._agents.get(question.agent_id)
+        prompts.check(agent, question=question.text, max_output_tokens=question.max_output_tokens)
+        return agent
+
+    async def stream(
+        self, question: Question, *, claim: Claim | None = None, turn: NewTurn | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """What happens while the question is answered, as `turn` if that is given; leaving early cancels the run.
+
+        With a claim that was answered before, the answer of then is the one event; raises ConversationBusy while it is
+        being answered, and IdempotencyConflict.
 
         Raises, before the first event, MessageTooLong, AgentNotFound, ConversationNotFound, ConversationBusy,
         VectorStoreNotFound, FilterInvalid, DependencyUnavailable and DeadlineExceeded; later failures are events.
         """
-        task = await self._begin(question)
+        try:
+            task = await self._begin(question, turn, claim)
+        except AnsweredBefore as before:
+            answer = await self._quoting.answer(answer_of(before.message))
+            payload = Completed(answer) if answer.finish_reason is FinishReason.STOP else Incomplete(answer)
+            yield Event(run_id=answer.run_id, seq=1, time=self._clock.now(), payload=payload)
+            return
         happened = _Happened(run_id=task.turn.run_id, clock=self._clock)
-        run = Run(task, emit=happened.add, provider=self._provider, turns=self._turns, keep_seconds=self._pace.keep)
+        run = Run(
+            task,
+            emit=happened.add,
+            provider=self._provider,
+            turns=self._turns,
+            quoting=self._quoting,
+            keep_seconds=self._pace.keep,
+        )
         # The run never raises, so that this group never cancels whoever holds the generator between two events.
         async with background() as group:
             group.create_task(run.write())
@@ -85,18 +124,9 @@ class ChatEngine:
                 if event.terminal:
                     break
 
-    async def _begin(self, question: Question) -> Task:
-        agent = await self._agents.get(question.agent_id)
-        prompts.check(agent, question=question.text, max_output_tokens=question.max_output_tokens)
-        turn = NewTurn(
-            run_id=new_id(),
-            question_id=new_id(),
-            answer_id=new_id(),
-            text=question.text,
-            agent_id=agent.id,
-            conversation_id=question.conversation_id,
-            new_conversation_id=new_id(),
-        )
+    async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None) -> Task:
+        agent = await self.check(question)
+        turn = turn or new_turn(question, agent_id=agent.id, claim=claim)
         try:
             history, query, found = await self._open(turn, question, agent)
             prompt = None
@@ -118,7 +148,13 @@ class ChatEngine:
         if turn.conversation_id is not None:
             history = await self._turns.begin(turn)
             query = search_text(question.text, history)
-            return history, query, await self._search(query, question, agent)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    telling = group.create_task(self._quoting.history(history))
+                    searching = group.create_task(self._search(query, question, agent))
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+            return telling.result(), query, searching.result()
         query = search_text(question.text, ())
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,6 +183,20 @@ class ChatEngine:
             await settle(lambda: self._turns.withdraw(turn))
         except (ServiceError, TimeoutError) as error:
             _log.warning("a refused turn could not be withdrawn", run_id=turn.run_id, error=str(error))
+
+
+def new_turn(question: Question, *, agent_id: str, claim: Claim | None = None) -> NewTurn:
+    """A turn for the question, with ids of its own."""
+    return NewTurn(
+        run_id=new_id(),
+        question_id=new_id(),
+        answer_id=new_id(),
+        text=question.text,
+        agent_id=agent_id,
+        conversation_id=question.conversation_id,
+        new_conversation_id=new_id(),
+        claim=claim,
+    )
 
 
 class _Happened:

@@ -8,6 +8,7 @@ from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.conversations import Conversation, Feedback, Message
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.ports import AgentDirectory, ConversationChange, ConversationStore
 
 _FIELD = "conversation.attributes"
@@ -16,8 +17,9 @@ _FIELD = "conversation.attributes"
 class ConversationEngine:
     """The use cases around conversations."""
 
-    def __init__(self, *, store: ConversationStore, agents: AgentDirectory) -> None:
+    def __init__(self, *, store: ConversationStore, agents: AgentDirectory, quoting: Quoting) -> None:
         self._store = store
+        self._quoting = quoting
         self._agents = agents
 
     async def create(self, *, title: str, agent_id: str, attributes: Mapping[str, Any]) -> Conversation:
@@ -48,8 +50,9 @@ class ConversationEngine:
 
     async def messages(self, conversation_id: str, *, after: int, limit: int) -> Sequence[Message]:
         """Oldest first; raises ConversationNotFound."""
-        return await self._store.messages(conversation_id, after=after, limit=limit)
+        return await self._quoting.messages(await self._store.messages(conversation_id, after=after, limit=limit))
 
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """Raises MessageNotFound."""
-        return await self._store.rate(message_id, feedback)
+        (rated,) = await self._quoting.messages([await self._store.rate(message_id, feedback)])
+        return rated

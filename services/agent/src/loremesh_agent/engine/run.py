@@ -34,6 +34,7 @@ from loremesh_agent.domain.passages import numbered, shown
 from loremesh_agent.domain.prompts import Prompt, without_references
 from loremesh_agent.domain.repetition import repeats_itself
 from loremesh_agent.domain.tokens import estimate
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.settling import settle
 from loremesh_agent.ports import FinishedTurn, ModelFinish, ModelProvider, ModelRequest, ModelText, NewTurn, TurnStore
 
@@ -68,6 +69,7 @@ class Run:
         emit: Callable[[Payload], None],
         provider: ModelProvider,
         turns: TurnStore,
+        quoting: Quoting,
         keep_seconds: float,
     ) -> None:
         """`emit` takes what happens, in order; what there is of the answer is kept each `keep_seconds`."""
@@ -76,6 +78,7 @@ class Run:
         self._emit = emit
         self._provider = provider
         self._turns = turns
+        self._quoting = quoting
         self._keep_seconds = keep_seconds
         self._citations = CitationFilter(sources=len(self._passages))
         self._pieces: list[str] = []
@@ -186,7 +189,7 @@ class Run:
     async def _finish(self, finish: ModelFinish, *, grounded: bool) -> None:
         if self._pieces:
             self._emit(TextFinish(finish.reason))
-        sources = numbered(self._passages, cited=self._citations.cited)
+        sources = shown(numbered(self._passages, cited=self._citations.cited))
         answer = Answer(
             text=self._text(),
             run_id=self._task.turn.run_id,
@@ -194,7 +197,7 @@ class Run:
             message_id=self._task.turn.answer_id,
             finish_reason=finish.reason,
             grounded=grounded,
-            sources=shown(sources),
+            sources=await self._quoting.without_deleted(sources),
             usage=finish.usage or self._estimated_usage(),
             model=self._task.agent.model if self._task.prompt else "",
         )
@@ -208,6 +211,7 @@ class Run:
                 usage=answer.usage,
                 model=answer.model,
                 grounded=grounded,
+                finish_reason=answer.finish_reason,
             ),
         )
         self._emit(Completed(answer) if whole else Incomplete(answer))

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from loremesh_ingestion.domain.parsed import ParsedDocument
 from loremesh_ingestion.errors import DocumentCorrupt
 from loremesh_ingestion.parsing import result
 from loremesh_ingestion.parsing.result import Parsed
-from loremesh_ingestion.ports import EmbeddingModel, IndexedDocument, IndexEntry, Vector
+from loremesh_ingestion.ports import EmbeddingModel, IndexedDocument, IndexedVersion, IndexEntry, StoredObject, Vector
 
 
 class MemoryBlobStore:
@@ -24,10 +25,12 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.write_times: dict[str, datetime] = {}
 
     async def write(self, key: str, pieces: AsyncIterable[bytes]) -> None:
         """Keep the pieces, joined, once all of them have come."""
         self.objects[key] = b"".join([piece async for piece in pieces])
+        self.write_times[key] = datetime.now(UTC)
 
     async def read(self, key: str, *, first: int = 0, last: int | None = None) -> AsyncIterator[bytes]:
         """Give the range in one piece."""
@@ -45,6 +48,11 @@ class MemoryBlobStore:
         keys = [key for key in self.objects if key.startswith(prefix)]
         await self.delete(keys)
         return len(keys)
+
+    async def entries(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """All at once."""
+        keys = sorted(key for key in self.objects if key.startswith(prefix))
+        yield [StoredObject(key, self.write_times[key]) for key in keys]
 
     async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
         """A URL that says what was asked for."""
@@ -86,13 +94,22 @@ class MemorySearchIndex:
             self.chunks[tenant, entry.id] = (document, entry)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Forget what matches."""
+        if generation != 1:
+            return 0
         doomed = [
             key
             for key, document in self._documents().items()
-            if (document.vector_store_id, document.embedding_model) == (vector_store_id, embedding_model)
+            if (document.vector_store_id, document.generation) == (vector_store_id, generation)
+            and document.embedding_model == embedding_model
             and document_id in ("", document.document_id)
             and (before_version == 0 or document.version < before_version)
         ]
@@ -100,28 +117,42 @@ class MemorySearchIndex:
             del self.chunks[key]
         return len(doomed)
 
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Give those that are held."""
+        del document
+        tenant = identity.current().tenant
+        return {id_: self.chunks[tenant, id_][1].vector for id_ in chunk_ids if (tenant, id_) in self.chunks}
+
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes on the document's chunks."""
         for key, held in self._documents().items():
-            if held.document_id == document.document_id:
+            if (held.document_id, held.generation) == (document.document_id, document.generation):
                 carried = replace(held, title=document.title, attributes=document.attributes)
                 self.chunks[key] = (carried, self.chunks[key][1])
 
     async def count(self, document: IndexedDocument) -> int:
         """Count what is held of the version."""
-        wanted = (document.document_id, document.version)
-        return sum((held.document_id, held.version) == wanted for held in self._documents().values())
+        wanted = (document.document_id, document.generation, document.version)
+        return sum((held.document_id, held.generation, held.version) == wanted for held in self._documents().values())
+
+    async def versions(
+        self, *, vector_store_id: str, embedding_model: str, generation: int = 1
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        """One chunk after the other."""
+        for held in list(self._documents().values()):
+            if (held.vector_store_id, held.embedding_model, 1) == (vector_store_id, embedding_model, generation):
+                yield [IndexedVersion(held.document_id, held.version, 1)]
 
     def _documents(self) -> Mapping[tuple[str, str], IndexedDocument]:
         tenant = identity.current().tenant
         return {key: document for key, (document, _) in self.chunks.items() if key[0] == tenant}
 
-    def held(self, document_id: str) -> list[tuple[int, int]]:
-        """Version and position of every chunk of a document, in order."""
+    def held(self, document_id: str, *, generation: int = 1) -> list[tuple[int, int]]:
+        """Version and position of every chunk of a document in a generation, in order."""
         return sorted(
             (document.version, entry.chunk.index)
             for document, entry in self.chunks.values()
-            if document.document_id == document_id
+            if (document.document_id, document.generation) == (document_id, generation)
         )
 
 

@@ -9,12 +9,21 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy, StrategyKind
-from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.document import Changes, Document, DocumentState, Failure
 from loremesh_ingestion.domain.version import Version
 
 _DOCUMENT = tuple(field.name for field in fields(Document))
 _VERSION = tuple(field.name for field in fields(Version))
-DOCUMENT = ", ".join(f"documents.{name}" for name in _DOCUMENT)
+LIVE = """documents.generation = (
+    SELECT store.generation FROM vector_stores AS store WHERE store.id = documents.vector_store_id
+)"""
+# Of a row of `documents`, or of its id alone: the generations and models whose index may hold chunks of it, as pairs.
+INDEX_PLACES = """coalesce((
+    SELECT jsonb_agg(DISTINCT jsonb_build_array(line.generation, versions.embedding_model))
+    FROM documents AS line JOIN document_versions AS versions ON versions.document_id = line.key
+    WHERE line.id = documents.id
+), '[]')"""
+DOCUMENT = ", ".join(f"{LIVE} AS live" if name == "live" else f"documents.{name}" for name in _DOCUMENT)
 VERSION = ", ".join(f"document_versions.{name} AS version_{name}" for name in _VERSION)
 
 
@@ -35,6 +44,7 @@ def document(row: Mapping[str, Any]) -> Document:
             "state": DocumentState(row["state"]),
             "failure": _failure(row["failure"]),
             "chunking_strategy": strategy(row["chunking_strategy"]),
+            "changes": None if row["changes"] is None else Changes(**row["changes"]),
         }
     )
 

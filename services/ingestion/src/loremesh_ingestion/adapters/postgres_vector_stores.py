@@ -8,14 +8,16 @@ from typing import Any
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database, Row
 
-from loremesh_ingestion.adapters.postgres_rows import json, strategy
+from loremesh_ingestion.adapters.postgres_rows import INDEX_PLACES, json, strategy
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
+from loremesh_ingestion.domain.deletion import IndexPlace
 from loremesh_ingestion.domain.vector_store import VectorStore, VectorStoreChange
 from loremesh_ingestion.records import Connection
 
 _COUNT = """
 (SELECT count(*) FROM documents
- WHERE documents.vector_store_id = vector_stores.id AND documents.state <> 'DELETING') AS document_count
+ WHERE documents.vector_store_id = vector_stores.id AND documents.generation = vector_stores.generation
+    AND documents.state <> 'DELETING') AS document_count
 """
 _COLUMNS = ", ".join(
     _COUNT if field.name == "document_count" else f"vector_stores.{field.name}" for field in fields(VectorStore)
@@ -29,14 +31,23 @@ WHERE NOT deleting AND (create_time, id) < (%s, %s) ORDER BY create_time DESC, i
 """  # noqa: S608
 
 _INSERT = """
-INSERT INTO vector_stores (id, display_name, description, embedding_model, chunking_strategy, attributes)
-VALUES (%(id)s, %(display_name)s, %(description)s, %(embedding_model)s, %(chunking_strategy)s, %(attributes)s)
-ON CONFLICT DO NOTHING
+WITH store AS (
+    INSERT INTO vector_stores (id, display_name, description, embedding_model, chunking_strategy, attributes)
+    VALUES (%(id)s, %(display_name)s, %(description)s, %(embedding_model)s, %(chunking_strategy)s, %(attributes)s)
+    ON CONFLICT DO NOTHING RETURNING id, generation, embedding_model, chunking_strategy
+)
+INSERT INTO index_generations (vector_store_id, generation, embedding_model, chunking_strategy, activate_time)
+SELECT id, generation, embedding_model, chunking_strategy, now() FROM store
 """
 
 _LOCK = "SELECT id FROM vector_stores WHERE id = %s AND NOT deleting FOR UPDATE"
 
 _CHANGE = """
+WITH line AS (
+    UPDATE index_generations SET chunking_strategy = %(chunking_strategy)s
+    WHERE vector_store_id = %(id)s AND %(chunking_strategy)s::jsonb IS NOT NULL
+        AND generation = (SELECT generation FROM vector_stores WHERE id = %(id)s)
+)
 UPDATE vector_stores SET
     display_name = coalesce(%(display_name)s, display_name), description = coalesce(%(description)s, description),
     chunking_strategy = coalesce(%(chunking_strategy)s, chunking_strategy),
@@ -44,24 +55,29 @@ UPDATE vector_stores SET
 WHERE id = %(id)s
 """
 
-_HIDE = """
+_HIDE = f"""
 WITH store AS (
     UPDATE vector_stores SET deleting = true WHERE id = %(id)s
 ), hidden AS (
     UPDATE documents SET state = 'DELETING', failure = NULL, revision = revision + 1, update_time = now()
     WHERE vector_store_id = %(id)s AND state <> 'DELETING' RETURNING id, vector_store_id
 )
-INSERT INTO deletions (id, document_id, vector_store_id)
-SELECT gen_random_uuid()::text, id, vector_store_id FROM hidden ON CONFLICT (tenant, document_id) DO NOTHING
-"""
+INSERT INTO deletions (id, document_id, vector_store_id, indexes)
+SELECT gen_random_uuid()::text, id, vector_store_id, {INDEX_PLACES}
+FROM (SELECT DISTINCT id, vector_store_id FROM hidden) AS documents
+ON CONFLICT (tenant, document_id) DO NOTHING
+"""  # noqa: S608
 
-_MODELS = """
-SELECT embedding_model FROM vector_stores WHERE id = %(id)s
-UNION SELECT embedding_model FROM document_versions JOIN documents ON documents.id = document_versions.document_id
+_PLACES = """
+SELECT generation, embedding_model FROM index_generations WHERE vector_store_id = %(id)s
+UNION SELECT documents.generation, embedding_model
+FROM document_versions JOIN documents ON documents.key = document_versions.document_id
 WHERE documents.vector_store_id = %(id)s
+UNION SELECT (place ->> 0)::bigint, place ->> 1 FROM deletions, jsonb_array_elements(indexes) AS place
+WHERE deletions.vector_store_id = %(id)s
 """
 
-_DOOMED = "SELECT id FROM documents WHERE vector_store_id = %s AND state = 'DELETING' ORDER BY id LIMIT %s"
+_DOOMED = "SELECT DISTINCT id FROM documents WHERE vector_store_id = %s AND state = 'DELETING' ORDER BY id LIMIT %s"
 
 _REMOVE = "DELETE FROM vector_stores WHERE id = %s AND deleting"
 
@@ -116,9 +132,9 @@ class PostgresVectorStores:
         """The store and all its documents in one statement, with a receipt for each document."""
         await connection.execute(_HIDE, {"id": vector_store_id})
 
-    async def models(self, vector_store_id: str) -> list[str]:
-        """The store's own, and those of versions made under another."""
-        return [row["embedding_model"] for row in await self._database.fetch(_MODELS, {"id": vector_store_id})]
+    async def places(self, vector_store_id: str) -> list[IndexPlace]:
+        """The live one, and those of versions made under another, also of deleted documents."""
+        return [IndexPlace(**row) for row in await self._database.fetch(_PLACES, {"id": vector_store_id})]
 
     async def doomed(self, vector_store_id: str, *, limit: int) -> list[str]:
         """Oldest first."""

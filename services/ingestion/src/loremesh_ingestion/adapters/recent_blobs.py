@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
-from loremesh_ingestion.ports import BlobStore
+from loremesh_ingestion.ports import BlobStore, StoredObject
 
 
 class RecentBlobs:
@@ -66,6 +66,10 @@ class RecentBlobs:
         for key in [key for key in self._recent if key.startswith(prefix)]:
             self._forget(key)
         return await self._store.delete_all(prefix)
+
+    def entries(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """As the store has it."""
+        return self._store.entries(prefix)
 
     async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
         """As the store makes it."""

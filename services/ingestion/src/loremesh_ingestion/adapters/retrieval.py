@@ -1,6 +1,6 @@
 """The retrieval service's index."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
@@ -12,14 +12,15 @@ from loremesh_kit import deadline, identity
 from loremesh_ingestion.adapters.sibling import translated
 from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.ports import IndexedDocument, IndexEntry
+from loremesh_ingestion.ports import IndexedDocument, IndexedVersion, IndexEntry, Vector
 
 _CHUNKS_AT_ONCE = 256  # of the 500 the service takes
 _CALLS_AT_ONCE = 2
 _WRITE_SECONDS = 60.0
 _ASK_SECONDS = 15.0
+_LIST_SECONDS = 900.0
 
-_Key = tuple[str, str, str, int]  # tenant, vector store, model, dimension
+_Key = tuple[str, str, int, str, int]  # tenant, vector store, generation, model, dimension
 _Item = tuple[IndexedDocument, Sequence[IndexEntry]]
 
 
@@ -37,13 +38,16 @@ class GrpcSearchIndex:
         if not entries:
             return
         dimension = len(entries[0].vector.dense)
-        key = (identity.current().tenant, document.vector_store_id, document.embedding_model, dimension)
-        await self._batcher.submit(key, (document, entries))
+        place = (document.vector_store_id, document.generation, document.embedding_model)
+        await self._batcher.submit((identity.current().tenant, *place, dimension), (document, entries))
 
     async def _upsert(self, key: _Key, items: Sequence[_Item]) -> Sequence[None]:
-        _, vector_store_id, embedding_model, dimension = key
+        _, vector_store_id, generation, embedding_model, dimension = key
         request = pb.UpsertChunksRequest(
-            vector_store_id=vector_store_id, embedding_model=embedding_model, dimension=dimension
+            vector_store_id=vector_store_id,
+            generation=generation,
+            embedding_model=embedding_model,
+            dimension=dimension,
         )
         for document, entries in items:
             _add(request, document, entries)
@@ -54,11 +58,18 @@ class GrpcSearchIndex:
         return [None] * len(items)
 
     async def delete(
-        self, *, vector_store_id: str, embedding_model: str, document_id: str = "", before_version: int = 0
+        self,
+        *,
+        vector_store_id: str,
+        generation: int,
+        embedding_model: str,
+        document_id: str = "",
+        before_version: int = 0,
     ) -> int:
         """Delete, and return how many there were."""
         request = pb.DeleteChunksRequest(
             vector_store_id=vector_store_id,
+            generation=generation,
             embedding_model=embedding_model,
             document_id=document_id,
             before_version=before_version,
@@ -67,10 +78,25 @@ class GrpcSearchIndex:
             response = await self._stub.DeleteChunks(request, timeout=deadline.within(_ASK_SECONDS))
         return response.deleted_count
 
+    async def vectors(self, document: IndexedDocument, chunk_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Read what the index holds of these chunks."""
+        if not chunk_ids:
+            return {}
+        request = pb.GetChunkVectorsRequest(
+            vector_store_id=document.vector_store_id,
+            generation=document.generation,
+            embedding_model=document.embedding_model,
+            chunk_ids=chunk_ids,
+        )
+        with translated("retrieval"):
+            response = await self._stub.GetChunkVectors(request, timeout=_ASK_SECONDS)
+        return {each.chunk_id: Vector(each.dense, each.sparse_indices, each.sparse_values) for each in response.vectors}
+
     async def update(self, document: IndexedDocument) -> None:
         """Replace title and attributes."""
         request = pb.UpdateDocumentAttributesRequest(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=document.embedding_model,
             document_id=document.document_id,
             title=document.title,
@@ -83,6 +109,7 @@ class GrpcSearchIndex:
         """Count what the index holds of this version."""
         request = pb.CountChunksRequest(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=document.embedding_model,
             document_id=document.document_id,
             document_version=document.version,
@@ -90,6 +117,19 @@ class GrpcSearchIndex:
         with translated("retrieval"):
             response = await self._stub.CountChunks(request, timeout=_ASK_SECONDS)
         return response.count
+
+    async def versions(
+        self, *, vector_store_id: str, embedding_model: str, generation: int = 1
+    ) -> AsyncIterator[Sequence[IndexedVersion]]:
+        """As they come."""
+        request = pb.ListIndexedVersionsRequest(
+            vector_store_id=vector_store_id, generation=generation, embedding_model=embedding_model
+        )
+        with translated("retrieval"):
+            async for part in self._stub.ListIndexedVersions(request, timeout=deadline.within(_LIST_SECONDS)):
+                yield [
+                    IndexedVersion(each.document_id, each.document_version, each.chunk_count) for each in part.versions
+                ]
 
 
 def _add(request: pb.UpsertChunksRequest, document: IndexedDocument, entries: Sequence[IndexEntry]) -> None:

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError as S3Refusal
 from loremesh_kit.errors import DependencyUnavailable
 
 from loremesh_ingestion.domain.disposition import content_disposition
+from loremesh_ingestion.ports import StoredObject
 
 PART_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 256 * 1024
@@ -108,6 +109,13 @@ class S3BlobStore:
                 await self.delete(keys)
                 count += len(keys)
         return count
+
+    async def entries(self, prefix: str) -> AsyncIterator[Sequence[StoredObject]]:
+        """Page by page."""
+        with _translated():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            async for page in pages:
+                yield [StoredObject(entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ())]
 
     async def link(self, key: str, *, filename: str, media_type: str, seconds: int) -> str:
         """Presign a GET of this one key."""

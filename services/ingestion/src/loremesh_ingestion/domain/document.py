@@ -73,11 +73,26 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A document's row. `version` is what searches see, `latest_version` what was begun last."""
+class Changes:
+    """What a version changed: chunks that were embedded, that kept their vectors, that went with the one before."""
 
+    embedded: int
+    kept: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document in one generation of an index. `version` is what searches see, `latest_version` was begun last.
+
+    The `key` is the row's; jobs, versions and chunks belong to it. It is `live` when its generation is.
+    """
+
+    key: str
     id: str
     vector_store_id: str
+    generation: int
+    live: bool
     title: str
     title_given: bool
     filename: str
@@ -96,6 +111,7 @@ class Document:
     token_count: int
     page_count: int
     text_chars: int
+    changes: Changes | None
     metadata_revision: int
     revision: int
     create_time: datetime

@@ -5,7 +5,10 @@ EMBED_BATCH = "embed_batch"
 PURGE = "purge"
 SYNC_ATTRIBUTES = "sync_attributes"
 DELETE = "delete"
+BUILD_GENERATION = "build_generation"
+DROP_GENERATION = "drop_generation"
 DELETE_VECTOR_STORE = "delete_vector_store"
+RECONCILE = "reconcile"
 
 # With backoff from one second up to five minutes, about twenty minutes: longer than a restart of anything we need.
 MAX_ATTEMPTS = 12

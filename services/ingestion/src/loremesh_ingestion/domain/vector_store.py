@@ -21,6 +21,7 @@ class VectorStore:
     chunking_strategy: ChunkingStrategy = field(default_factory=ChunkingStrategy)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     document_count: int = 0
+    generation: int = 1
     revision: int = 1
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -12,7 +12,7 @@ _CHUNK_IDS = UUID("6b1f0e0a-6f0c-5d0e-9a57-3d1c2f0b7e64")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version's row; `text_key` is None until it is parsed."""
+    """A version's row; `text_key` is None until it is parsed; `title` was found, `embedded_title` embedded."""
 
     document_id: str
     version: int
@@ -25,14 +25,17 @@ class Version:
     text_chars: int
     media_type: str
     title: str
+    embedded_title: str | None
     page_count: int
     chunk_count: int
     token_count: int
 
 
-def chunk_id(*, tenant: str, vector_store_id: str, document_id: str, version: int, index: int) -> str:
+def chunk_id(*, tenant: str, vector_store_id: str, generation: int, document_id: str, version: int, index: int) -> str:
     """A UUIDv5 of where the chunk stands, so that writing it twice is writing it once."""
-    return str(uuid5(_CHUNK_IDS, f"{tenant}/{vector_store_id}/{document_id}/{version}/{index}"))
+    # The first generation's ids are those from before there were others.
+    place = document_id if generation == 1 else f"{generation}/{document_id}"
+    return str(uuid5(_CHUNK_IDS, f"{tenant}/{vector_store_id}/{place}/{version}/{index}"))
 
 
 def batch_count(chunk_count: int) -> int:

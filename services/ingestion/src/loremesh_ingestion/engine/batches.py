@@ -13,7 +13,7 @@ from loremesh_ingestion.engine.publishing import Publisher
 from loremesh_ingestion.engine.stages import stage
 from loremesh_ingestion.engine.writing import Writer, carried
 from loremesh_ingestion.errors import IndexIncomplete
-from loremesh_ingestion.records import IndexingRecords, Parse, Publication, QueueRecords
+from loremesh_ingestion.records import IndexingRecords, Parse, Publication, QueueRecords, Written
 
 
 class Batches:
@@ -34,26 +34,32 @@ class Batches:
         if document is None or version is None or standing(document, version.version) is not Standing.CURRENT:
             await self._publisher.drop(job, document, version)
             return
-        await self._write(job, document, version, job.payload["batch"])
-        now = await self._finish(job, document, version)
+        written = await self._write(job, document, version, job.payload["batch"])
+        now = await self._finish(job, document, version, written)
         if now is None:
             await self._publisher.drop(job, document, version)
         elif now.batches_done == now.batches_total:
             await self._publish(job, now, version)
 
-    async def _write(self, job: Job, document: Document, version: Version, batch: int) -> None:
+    async def _write(self, job: Job, document: Document, version: Version, batch: int) -> Written:
         chunks = await self._records.chunks(
-            document.id, version.version, start=batch_range(batch).start, limit=BATCH_SIZE
+            document.key, version.version, start=batch_range(batch).start, limit=BATCH_SIZE
         )
-        await self._writer.write(carried(document, version, found_title=version.title), chunks, job)
+        target = carried(document, version, found_title=version.title)
+        # The title may change while batches are done; all of them are embedded with the same one.
+        return await self._writer.write(
+            target, chunks, job, embedded_title=version.embedded_title, key=document.key, since=document.version
+        )
 
-    async def _finish(self, job: Job, document: Document, version: Version) -> Document | None:
+    async def _finish(self, job: Job, document: Document, version: Version, written: Written) -> Document | None:
         """Count the batch; its job is complete with it unless it was the last one, which has still to publish."""
         batch = job.payload["batch"]
         async with self._database.transaction() as connection:
-            now = await self._records.finish_batch(connection, document.id, version.version, batch)
+            now = await self._records.finish_batch(connection, document.key, version.version, batch, written)
             if now is not None:
-                history = History(document_id=document.id, version=version.version, attempt=job.attempt)
+                history = History(
+                    document_id=document.id, version=version.version, attempt=job.attempt, key=document.key
+                )
                 await self._queue.append(connection, [history.progressed(now)])
                 if now.batches_done < now.batches_total:
                     await jobs.complete(connection, job)
@@ -63,7 +69,9 @@ class Batches:
         with stage(DocumentState.INDEXING, job):
             await self._verify(job, document, version)
         parse = Parse(**{field.name: getattr(version, field.name) for field in fields(Parse)})
-        if not await self._publisher.publish(Publication(document, version.version, job, parse)):
+        written = await self._records.written(document.key, version.version)
+        changes = written.changes(before=document.chunk_count)
+        if not await self._publisher.publish(Publication(document, version.version, job, parse, changes)):
             await self._publisher.drop(job, document, version)
 
     async def _verify(self, job: Job, document: Document, version: Version) -> None:

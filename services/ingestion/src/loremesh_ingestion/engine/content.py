@@ -88,10 +88,10 @@ class Content:
         """
         document = await self._documents.get(document_id)
         version = version or document.version or document.latest_version
-        return document, version, await self._records.chunks(document_id, version, start=start, limit=limit)
+        return document, version, await self._records.chunks(document.key, version, start=start, limit=limit)
 
     async def _version(self, document: Document, version: int) -> Version:
-        _, found = await self._records.load(document.id, version)
+        _, found = await self._records.load(document.key, version)
         if found is None:
             raise DocumentNotFound(document.id)
         return found

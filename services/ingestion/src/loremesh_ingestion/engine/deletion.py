@@ -1,22 +1,22 @@
 """Deleting documents: hidden at once, removed from every store by a job that does not give up."""
 
+import asyncio
 from contextlib import suppress
 
-from loremesh_kit import deadline, identity, jobs
+from loremesh_kit import deadline, jobs
 from loremesh_kit.errors import ServiceError
-from loremesh_kit.jobs import Job
+from loremesh_kit.jobs import FenceLost, Handler, Job
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.domain import objects
-from loremesh_ingestion.domain.document import Document, DocumentState
+from loremesh_ingestion.domain.document import DocumentState
 from loremesh_ingestion.domain.jobs import DELETE
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
+from loremesh_ingestion.engine.purging import Purger
 from loremesh_ingestion.errors import DocumentNotFound
-from loremesh_ingestion.ports import BlobStore, SearchIndex
 from loremesh_ingestion.records import DeletionRecords, DocumentRecords, QueueRecords
 
-_HIDE_SECONDS = 2.0
+_TAKE_BACK_SECONDS = 2.0
 
 
 class Deletions:
@@ -29,62 +29,63 @@ class Deletions:
         documents: DocumentRecords,
         records: DeletionRecords,
         queue: QueueRecords,
-        blobs: BlobStore,
-        index: SearchIndex,
+        purger: Purger,
     ) -> None:
         self._database = database
         self._documents = documents
         self._records = records
         self._queue = queue
-        self._blobs = blobs
-        self._index = index
+        self._purger = purger
 
     async def delete(self, document_id: str) -> str:
-        """Hide the document and have it removed; the receipt's id, the same until it is gone.
+        """Hide the document and have it removed; the receipt's id, the same however often it is asked for.
 
-        Raises DocumentNotFound.
+        One transaction, since searches ask what is live before they answer. Raises DocumentNotFound.
         """
         async with self._database.transaction() as connection:
-            document = await self._documents.lock(connection, document_id)
-            if document is None:
-                raise DocumentNotFound(document_id)
-            if document.state is DocumentState.DELETING:
-                return await self._records.receipt(connection, document_id)
+            document = next(iter(await self._documents.lock_all(connection, document_id)), None)
+            if document is None or document.state is DocumentState.DELETING:
+                receipt_id = await self._records.receipt_id(connection, document_id)
+                if not receipt_id:
+                    raise DocumentNotFound(document_id)
+                return receipt_id
             receipt_id = await self._records.hide(connection, document)
             told = History(document_id=document_id, version=document.latest_version)
             await self._queue.append(connection, told.entered([DocumentState.DELETING]))
-            removal = history.job(DELETE, document_id, vector_store_id=document.vector_store_id)
-            await self._queue.enqueue(connection, [removal])
-        await self._hide_from_searches(document)
+            await self._queue.enqueue(connection, [history.job(DELETE, document_id)])
         return receipt_id
 
-    async def _hide_from_searches(self, document: Document) -> None:
-        """Searches are to miss it at once if that can be had within seconds; the job makes sure of it."""
-        with suppress(ServiceError), deadline.scope(_HIDE_SECONDS):
-            removed = await self._clear_index(document.id, document.vector_store_id)
-            await self._records.count(document.id, index_chunks=removed)
-
-    async def _clear_index(self, document_id: str, vector_store_id: str) -> int:
-        models = await self._records.models(document_id)
-        return sum(
-            [
-                await self._index.delete(
-                    vector_store_id=vector_store_id, embedding_model=model, document_id=document_id
-                )
-                for model in models
-            ]
-        )
-
     async def remove(self, job: Job) -> None:
-        """Index first and rows last, so that what is to be removed is known until it is."""
-        document_id, vector_store_id = job.subject_id, job.payload["vector_store_id"]
-        removed = await self._clear_index(document_id, vector_store_id)
-        prefix = objects.prefix(tenant=identity.current().tenant, document_id=document_id)
-        objects_removed = await self._blobs.delete_all(prefix)
+        """Also for documents long gone: whoever may have written late asks for it once more."""
+        await self._purger.clear(job.subject_id)
+        tombstone = await self._records.tombstone(job.subject_id)
         async with self._database.transaction() as connection:
-            gone = await self._records.finish(connection, [document_id], index_chunks=removed, objects=objects_removed)
-            if gone:
-                told = History(document_id=document_id, version=0, attempt=job.attempt)
-                await self._queue.append(connection, [told.deleted()])
-                await self._queue.emit(connection, [history.deleted(document_id, vector_store_id)])
+            if tombstone is not None:
+                await self._purger.finish(connection, job.subject_id, tombstone.vector_store_id, attempt=job.attempt)
             await jobs.complete(connection, job)
+
+    async def remove_again(self, document_id: str) -> None:
+        """Have whatever is left of a deleted document removed; nothing for any other."""
+        if await self._records.tombstone(document_id) is not None:
+            async with self._database.transaction() as connection:
+                await self._queue.enqueue(connection, [history.job(DELETE, document_id)])
+
+
+class LateWriter:
+    """Index work that may have lost its job while it wrote: what it wrote for a deleted document is removed again.
+
+    Nobody else could know of it: the worker that has the job now may have seen the document gone already.
+    """
+
+    def __init__(self, *, handler: Handler, deletions: Deletions) -> None:
+        self._handler = handler
+        self._deletions = deletions
+
+    async def __call__(self, job: Job) -> None:
+        """Do the work; raises what it raises."""
+        try:
+            await self._handler(job)
+        except (FenceLost, asyncio.CancelledError):
+            with suppress(ServiceError), deadline.scope(_TAKE_BACK_SECONDS):
+                await self._deletions.remove_again(job.payload["document_id"])
+            raise

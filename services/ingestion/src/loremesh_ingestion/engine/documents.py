@@ -1,6 +1,6 @@
 """Documents: read, listed, changed, indexed anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loremesh_kit.errors import EtagMismatch
@@ -8,12 +8,12 @@ from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.chunking import ChunkingStrategy
 from loremesh_ingestion.domain.document import Document, DocumentState
-from loremesh_ingestion.domain.jobs import INDEX, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import SYNC_ATTRIBUTES
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.vector_stores import VectorStores
 from loremesh_ingestion.errors import DocumentNotFound, DocumentStateUnsuitable
-from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords, QueueRecords
+from loremesh_ingestion.records import Connection, DocumentQuery, DocumentRecords, NewContent, QueueRecords
 
 
 class Documents:
@@ -50,13 +50,24 @@ class Documents:
         current, EtagMismatch.
         """
         async with self._database.transaction() as connection:
-            document = await self._changeable(connection, document_id)
-            if etag not in ("", document.etag):
+            rows = await self._changeable(connection, document_id)
+            if etag not in ("", rows[0].etag):
                 raise EtagMismatch
-            changed = await self._records.change(connection, document, title=title, attributes=attributes)
-            # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
-            if changed.version > 0:
-                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document_id)])
+            return (await self.change(connection, rows, title=title, attributes=attributes))[0]
+
+    async def change(
+        self,
+        connection: Connection,
+        rows: Sequence[Document],
+        *,
+        title: str | None,
+        attributes: Mapping[str, Any] | None,
+    ) -> list[Document]:
+        """Set what is not None on the locked rows of a document, and have the index follow."""
+        changed = [await self._records.change(connection, row, title=title, attributes=attributes) for row in rows]
+        # An indexing under way looks by itself, when it publishes, whether it still carries the current ones.
+        syncs = [history.job(SYNC_ATTRIBUTES, row.key) for row in changed if row.version > 0]
+        await self._queue.enqueue(connection, syncs)
         return changed
 
     async def index(self, document_id: str, strategy: ChunkingStrategy | None) -> tuple[str, Document]:
@@ -65,20 +76,47 @@ class Documents:
         Raises DocumentNotFound, DocumentStateUnsuitable while it is being deleted.
         """
         async with self._database.transaction() as connection:
-            document = await self._changeable(connection, document_id)
-            begun = await self._records.begin_version(connection, document, strategy)
-            version = begun.latest_version
-            (job_id,) = await self._queue.enqueue(connection, [history.job(INDEX, document_id, version=version)])
-            told = History(document_id=document_id, version=version)
-            await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
-        return job_id, begun
+            rows = await self._changeable(connection, document_id)
+            return await self.begin(connection, rows, strategy=strategy)
 
-    async def _changeable(self, connection: Connection, document_id: str) -> Document:
-        document = await self._records.lock(connection, document_id)
-        if document is None:
+    async def retry(self, document_id: str) -> tuple[str, Document]:
+        """Begin the next version of a document that FAILED, as it is; the job's id and the document.
+
+        Raises DocumentNotFound, DocumentStateUnsuitable in any other state.
+        """
+        async with self._database.transaction() as connection:
+            rows = await self._changeable(connection, document_id)
+            if rows[0].state is not DocumentState.FAILED:
+                raise DocumentStateUnsuitable(
+                    "Only a document that failed can be retried.", document_id=document_id, state=rows[0].state
+                )
+            return await self.begin(connection, rows)
+
+    async def begin(
+        self,
+        connection: Connection,
+        rows: Sequence[Document],
+        *,
+        strategy: ChunkingStrategy | None = None,
+        content: NewContent | None = None,
+    ) -> tuple[str, Document]:
+        """Begin the next version of the locked rows of a document, from other bytes if there are.
+
+        The id of the first row's job, and that row.
+        """
+        begun = [await self._records.begin_version(connection, row, strategy=strategy, content=content) for row in rows]
+        new_jobs = [history.index_job(row) for row in begun]
+        job_ids = await self._queue.enqueue(connection, new_jobs)
+        told = History(document_id=begun[0].id, version=begun[0].latest_version, key=begun[0].key)
+        await self._queue.append(connection, told.entered([DocumentState.UPLOADED]))
+        return job_ids[0], begun[0]
+
+    async def _changeable(self, connection: Connection, document_id: str) -> list[Document]:
+        rows = await self._records.lock_all(connection, document_id)
+        if not rows:
             raise DocumentNotFound(document_id)
-        if document.state is DocumentState.DELETING:
+        if rows[0].state is DocumentState.DELETING:
             raise DocumentStateUnsuitable(
-                "The document is being deleted.", document_id=document_id, state=document.state
+                "The document is being deleted.", document_id=document_id, state=rows[0].state
             )
-        return document
+        return rows

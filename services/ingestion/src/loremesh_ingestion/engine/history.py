@@ -8,7 +8,7 @@ from loremesh_kit import identity
 from loremesh_kit.telemetry import traces
 
 from loremesh_ingestion.domain.document import Document, DocumentState, Failure
-from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import EMBED_BATCH, INDEX, MAX_ATTEMPTS
 from loremesh_ingestion.records import NewEvent, NewFact, NewJob
 
 STATE_CHANGED = "state_changed"
@@ -16,14 +16,19 @@ PROGRESS = "progress"
 READY = "ready"
 FAILED = "failed"
 DELETED = "deleted"
+SNAPSHOT = "snapshot"
 TERMINAL = frozenset({READY, FAILED, DELETED})
 
 
 class History:
-    """Events of one attempt to do something with one version of a document."""
+    """Events of one attempt to do something with one version of a document.
 
-    def __init__(self, *, document_id: str, version: int, attempt: int = 1) -> None:
+    With the `key` of a row they are told only while that is the live one, whatever generations are built beside it.
+    """
+
+    def __init__(self, *, document_id: str, version: int, attempt: int = 1, key: str = "") -> None:
         self._document_id = document_id
+        self._key = key
         self._version = version
         self._attempt = attempt
 
@@ -38,7 +43,8 @@ class History:
 
     def ready(self, document: Document) -> NewEvent:
         """Searches see the version now."""
-        return self._event(READY, _found(document))
+        changes = None if document.changes is None else asdict(document.changes)
+        return self._event(READY, _found(document) | {"changes": changes})
 
     def failed(self, failure: Failure) -> NewEvent:
         """It was given up."""
@@ -50,7 +56,12 @@ class History:
 
     def _event(self, kind: str, payload: Mapping[str, Any]) -> NewEvent:
         return NewEvent(
-            run_id=self._document_id, kind=kind, payload=payload, attempt=self._attempt, path=[str(self._version)]
+            run_id=self._document_id,
+            kind=kind,
+            payload=payload,
+            attempt=self._attempt,
+            path=[str(self._version)],
+            key=self._key,
         )
 
 
@@ -69,7 +80,12 @@ def deleted(document_id: str, vector_store_id: str) -> NewFact:
     return _fact("DocumentDeleted", document_id, vector_store_id, {})
 
 
-def _found(document: Document) -> dict[str, int]:
+def ending(document: Document) -> tuple[str, Mapping[str, Any]]:
+    """Kind and payload of the terminal event of a document at rest."""
+    return (READY, _found(document)) if document.failure is None else (FAILED, asdict(document.failure))
+
+
+def _found(document: Document) -> dict[str, Any]:
     return {"version": document.version, "chunk_count": document.chunk_count, "token_count": document.token_count}
 
 
@@ -100,3 +116,13 @@ def job(kind: str, subject_id: str, **ids: int | str) -> NewJob:
         traceparent=traces.current_traceparent(),
         max_attempts=MAX_ATTEMPTS,
     )
+
+
+def index_job(document: Document) -> NewJob:
+    """Index the latest version; the document's id goes along, since its row may be gone when the job is done."""
+    return job(INDEX, document.key, document_id=document.id, version=document.latest_version)
+
+
+def batch_job(document: Document, *, version: int, batch: int) -> NewJob:
+    """Embed one batch of a version; the document's id goes along as in `index_job`."""
+    return job(EMBED_BATCH, document.key, document_id=document.id, version=version, batch=batch)

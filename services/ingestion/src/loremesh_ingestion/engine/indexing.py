@@ -11,7 +11,6 @@ from loremesh_kit.postgres import Database
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document, DocumentState, Standing, passage, standing
-from loremesh_ingestion.domain.jobs import EMBED_BATCH
 from loremesh_ingestion.domain.version import BATCH_SIZE, Version, batch_count
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
@@ -70,7 +69,7 @@ class Indexing:
         entered = passage(document.state, DocumentState.PARSING)
         if entered:
             async with self._database.transaction() as connection:
-                await self._records.enter(connection, document.id, document.latest_version, DocumentState.PARSING)
+                await self._records.enter(connection, document.key, document.latest_version, DocumentState.PARSING)
                 await self._queue.append(connection, _history(job, document).entered(entered))
         return replace(document, state=entered[-1] if entered else document.state)
 
@@ -78,7 +77,11 @@ class Indexing:
         if reading.parsed.chunk_count == 0:
             raise DocumentEmpty
         key = objects.text_key(
-            tenant=identity.current().tenant, document_id=document.id, version=version.version, fence=job.fence
+            tenant=identity.current().tenant,
+            document_id=document.id,
+            generation=document.generation,
+            version=version.version,
+            fence=job.fence,
         )
         return Parse(
             text_key=await self._reader.keep_text(reading, document, version, key),
@@ -86,6 +89,7 @@ class Indexing:
             text_chars=reading.text.chars,
             media_type=reading.parsed.media_type,
             title=reading.parsed.title,
+            embedded_title=carried(document, version, found_title=reading.parsed.title).title,
             page_count=len(reading.parsed.pages),
             chunk_count=reading.parsed.chunk_count,
             token_count=0,
@@ -96,20 +100,23 @@ class Indexing:
         """Embed, write and publish in this job; False when the version is not wanted any more."""
         chunks = reading.chunks()
         target = carried(document, version, found_title=parse.title)
-        await self._writer.write(target, chunks, job)
+        written = await self._writer.write(
+            target, chunks, job, embedded_title=parse.embedded_title, key=document.key, since=document.version
+        )
         if job.attempt > 1:
             # An attempt before this may have cut it otherwise, with another release of the parser.
             with stage(DocumentState.INDEXING, job):
                 if await self._writer.count(target) != len(chunks):
                     raise IndexIncomplete
+        changes = written.changes(before=document.chunk_count)
         return await self._publisher.publish(
-            Publication(document, version.version, job, _counted(parse, chunks), chunks)
+            Publication(document, version.version, job, _counted(parse, chunks), changes, chunks)
         )
 
     async def _fan_out(self, job: Job, document: Document, reading: Reading, parse: Parse) -> bool:
         """Keep the chunks and have their batches done; False when the version is not wanted any more."""
         batches = batch_count(parse.chunk_count)
-        place = (document.id, document.latest_version)
+        place = (document.key, document.latest_version)
         async with self._database.transaction() as connection:
             if not await self._records.enter(connection, *place, DocumentState.EMBEDDING, batches_total=batches):
                 return False
@@ -121,7 +128,7 @@ class Indexing:
             await self._queue.append(connection, _history(job, document).entered(entered))
             await self._queue.enqueue(
                 connection,
-                [history.job(EMBED_BATCH, document.id, version=place[1], batch=batch) for batch in range(batches)],
+                [history.batch_job(document, version=place[1], batch=batch) for batch in range(batches)],
             )
             await jobs.complete(connection, job)
         return True
@@ -132,4 +139,4 @@ def _counted(parse: Parse, chunks: Sequence[Chunk]) -> Parse:
 
 
 def _history(job: Job, document: Document) -> History:
-    return History(document_id=document.id, version=document.latest_version, attempt=job.attempt)
+    return History(document_id=document.id, version=document.latest_version, attempt=job.attempt, key=document.key)

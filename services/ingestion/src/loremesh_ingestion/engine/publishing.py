@@ -8,7 +8,7 @@ from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.document import Document, DocumentState, passage
-from loremesh_ingestion.domain.jobs import PURGE, SYNC_ATTRIBUTES
+from loremesh_ingestion.domain.jobs import DELETE, PURGE, SYNC_ATTRIBUTES
 from loremesh_ingestion.domain.version import Version
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.batching import Batcher
@@ -60,13 +60,13 @@ class Publisher:
 
     async def _tell(self, connection: Connection, published: Sequence[tuple[Publication, Context, Document]]) -> None:
         await self._records.save_chunks(
-            connection, [(item.document.id, item.version, chunk) for item, _, _ in published for chunk in item.chunks]
+            connection, [(item.document.key, item.version, chunk) for item, _, _ in published for chunk in item.chunks]
         )
         events, follow_ups, facts = [], [], []
         for item, context, document in published:
-            told = History(document_id=document.id, version=item.version, attempt=item.job.attempt)
+            told = History(document_id=document.id, version=item.version, attempt=item.job.attempt, key=document.key)
             events += [*told.entered(passage(item.document.state, DocumentState.INDEXING)), told.ready(document)]
-            facts.append(context.run(history.indexed, document))
+            facts += [context.run(history.indexed, document)] if document.live else []
             follow_ups += context.run(_follow_ups, item, document)
         await self._queue.append(connection, events)
         await self._queue.emit(connection, facts)
@@ -77,13 +77,16 @@ class Publisher:
         if document is not None and version is not None:
             await self._writer.take_back(document, version)
         async with self._database.transaction() as connection:
+            if document is None:
+                # An attempt before this may have written after the deletion.
+                await self._queue.enqueue(connection, [history.job(DELETE, job.payload["document_id"])])
             await jobs.complete(connection, job)
 
 
 def _follow_ups(item: Publication, document: Document) -> list[NewJob]:
     wanted = []
     if document.metadata_revision != item.parse.metadata_revision:
-        wanted.append(history.job(SYNC_ATTRIBUTES, document.id))
+        wanted.append(history.job(SYNC_ATTRIBUTES, document.key))
     if item.version > 1:
-        wanted.append(history.job(PURGE, document.id, before_version=item.version))
+        wanted.append(history.job(PURGE, document.key, before_version=item.version))
     return wanted

@@ -34,17 +34,20 @@ class Purge:
         """The job names the version before which the index is to be cleared; rows go up to the one that is live."""
         document, _ = await self._records.load(job.subject_id, 0)
         if document is not None and document.state is not DocumentState.DELETING:
-            for model in await self._deletions.models(document.id):
+            for generation, model in await self._deletions.models(document.id):
+                if generation != document.generation:
+                    continue
                 await self._index.delete(
                     vector_store_id=document.vector_store_id,
+                    generation=generation,
                     embedding_model=model,
                     document_id=document.id,
                     before_version=job.payload["before_version"],
                 )
-            await self._blobs.delete(await self._records.outdated_keys(document.id, document.version))
+            await self._blobs.delete(await self._records.outdated_keys(document.key, document.version))
         async with self._database.transaction() as connection:
             if document is not None:
-                await self._records.forget(connection, document.id, document.version)
+                await self._records.forget(connection, document.key, document.version)
             await jobs.complete(connection, job)
 
 
@@ -70,11 +73,11 @@ class SyncAttributes:
         """Write what is current now, and once more should it have changed meanwhile, so that the last one stays."""
         document, _ = await self._records.load(job.subject_id, 0)
         if document is not None and document.version > 0:
-            _, version = await self._records.load(document.id, document.version)
+            _, version = await self._records.load(document.key, document.version)
             if version is not None:
                 await self._index.update(carried(document, version, found_title=version.title))
         async with self._database.transaction() as connection:
             now = await self._documents.lock(connection, job.subject_id)
             if document is not None and now is not None and now.metadata_revision != document.metadata_revision:
-                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document.id)])
+                await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, document.key)])
             await jobs.complete(connection, job)

@@ -1,11 +1,9 @@
 """Vector stores: made, changed, listed and deleted; the default one is made when it is first needed."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-from loremesh_kit import deadline
-from loremesh_kit.errors import EtagMismatch, PageTokenInvalid, ServiceError
+from loremesh_kit.errors import EtagMismatch, PageTokenInvalid
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
@@ -19,10 +17,8 @@ from loremesh_ingestion.errors import (
     VectorStoreInUse,
     VectorStoreNotFound,
 )
-from loremesh_ingestion.ports import Embedder, SearchIndex
+from loremesh_ingestion.ports import Embedder
 from loremesh_ingestion.records import QueueRecords, VectorStoreDeletionRecords, VectorStoreRecords
-
-HIDE_SECONDS = 2.0
 
 
 class VectorStores:
@@ -36,14 +32,12 @@ class VectorStores:
         deletions: VectorStoreDeletionRecords,
         queue: QueueRecords,
         embedder: Embedder,
-        index: SearchIndex,
     ) -> None:
         self._database = database
         self._records = records
         self._deletions = deletions
         self._queue = queue
         self._embedder = embedder
-        self._index = index
 
     async def get(self, vector_store_id: str) -> VectorStore:
         """Raises VectorStoreNotFound; the default one is made if need be."""
@@ -57,7 +51,7 @@ class VectorStores:
 
     async def make_default(self) -> None:
         """Make the tenant's default store, on the embedding service's default model, unless it is there."""
-        store = VectorStore(id=DEFAULT_ID, display_name="Default", embedding_model=await self._model(""))
+        store = VectorStore(id=DEFAULT_ID, display_name="Default", embedding_model=await self.model(""))
         async with self._database.transaction() as connection:
             await self._records.insert(connection, store)
 
@@ -74,13 +68,14 @@ class VectorStores:
         """Raises EmbeddingModelUnknown and VectorStoreAlreadyExists; an empty id means a new one."""
         if store.id == DEFAULT_ID:
             raise VectorStoreAlreadyExists(store.id)  # always: it is made when it is first asked for
-        store = replace(store, id=store.id or new_id(), embedding_model=await self._model(store.embedding_model))
+        store = replace(store, id=store.id or new_id(), embedding_model=await self.model(store.embedding_model))
         async with self._database.transaction() as connection:
             if not await self._records.insert(connection, store):
                 raise VectorStoreAlreadyExists(store.id)
         return await self.get(store.id)
 
-    async def _model(self, wanted: str) -> str:
+    async def model(self, wanted: str) -> str:
+        """The id of the model `wanted`, of the default one when it is empty; raises EmbeddingModelUnknown."""
         models = await self._embedder.models()
         for model in models:
             if model.id == wanted or (model.default and not wanted):
@@ -113,6 +108,3 @@ class VectorStores:
                 raise VectorStoreInUse(message, vector_store_id=vector_store_id)
             await self._deletions.hide(connection, vector_store_id)
             await self._queue.enqueue(connection, [history.job(DELETE_VECTOR_STORE, vector_store_id)])
-        # Searches are to miss it at once if that can be had; the job makes sure of it.
-        with suppress(ServiceError), deadline.scope(HIDE_SECONDS):
-            await self._index.delete(vector_store_id=vector_store_id, embedding_model=store.embedding_model)

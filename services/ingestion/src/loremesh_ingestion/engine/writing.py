@@ -8,10 +8,11 @@ from loremesh_kit.jobs import Job
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document, DocumentState, Standing, outdated_before, standing
-from loremesh_ingestion.domain.version import Version, chunk_id
+from loremesh_ingestion.domain.version import Version
+from loremesh_ingestion.engine.keeping import Keeping, indexed_id
 from loremesh_ingestion.engine.stages import stage
-from loremesh_ingestion.ports import BlobStore, Embedder, IndexedDocument, IndexEntry, SearchIndex
-from loremesh_ingestion.records import IndexingRecords
+from loremesh_ingestion.ports import BlobStore, Embedder, IndexedDocument, IndexEntry, SearchIndex, Vector
+from loremesh_ingestion.records import IndexingRecords, Written
 
 _UNLIMITED = 8192
 
@@ -20,6 +21,7 @@ def carried(document: Document, version: Version, *, found_title: str) -> Indexe
     """What the chunks of a version carry; the title is the one the document will have when it is published."""
     return IndexedDocument(
         vector_store_id=document.vector_store_id,
+        generation=document.generation,
         embedding_model=version.embedding_model,
         document_id=document.id,
         version=version.version,
@@ -36,19 +38,40 @@ class Writer:
         self._index = index
         self._blobs = blobs
         self._records = records
+        self._keeping = Keeping(index=index, records=records)
 
-    async def write(self, document: IndexedDocument, chunks: Sequence[Chunk], job: Job) -> None:
-        """Embed and index; idempotent, since ids say where chunks stand. Raises StageFailed."""
+    async def write(
+        self,
+        document: IndexedDocument,
+        chunks: Sequence[Chunk],
+        job: Job,
+        *,
+        embedded_title: str | None,
+        key: str,
+        since: int,
+    ) -> Written:
+        """Embed, where version `since` (0: none) of the row `key` has no vectors for it, and index.
+
+        Idempotent, since ids say where chunks stand. Raises StageFailed.
+        """
+        title = document.title if embedded_title is None else embedded_title
         with stage(DocumentState.EMBEDDING, job):
             window = await self._window(document.embedding_model)
-            texts = [chunk.embedding_text(document.title, model_tokens=window) for chunk in chunks]
-            vectors = await self._embedder.embed(texts, model=document.embedding_model)
+            texts = [chunk.embedding_text(title, model_tokens=window) for chunk in chunks]
+            known = await self._keeping.known(document, chunks, key=key, since=since, window=window)
+            missing = [text for text in texts if text not in known.vectors]
+            vectors = dict(known.vectors) | await self._embedded(missing, model=document.embedding_model)
         with stage(DocumentState.INDEXING, job):
             entries = [
-                IndexEntry(_chunk_id(document, chunk), chunk, vector)
-                for chunk, vector in zip(chunks, vectors, strict=True)
+                IndexEntry(indexed_id(document, chunk.index), chunk, vectors[text])
+                for chunk, text in zip(chunks, texts, strict=True)
             ]
             await self._index.upsert(document, entries)
+        recurring = frozenset(position for text in texts for position in known.positions.get(text, ()))
+        return Written(embedded=len(missing), kept=len(texts) - len(missing), recurring=recurring)
+
+    async def _embedded(self, texts: Sequence[str], *, model: str) -> dict[str, Vector]:
+        return dict(zip(texts, await self._embedder.embed(texts, model=model), strict=True)) if texts else {}
 
     async def _window(self, model_id: str) -> int:
         models = await self._embedder.models()
@@ -60,9 +83,11 @@ class Writer:
 
     async def take_back(self, document: Document, version: Version) -> None:
         """Remove what an attempt may have written for a version which, it has turned out, nobody wants any more."""
-        now, _ = await self._records.load(document.id, version.version)
+        now, _ = await self._records.load(document.key, version.version)
         if standing(now, version.version) is Standing.GONE:
             await self._delete(document, version)
+            if await self._records.exists(document.id):  # it was its generation that went
+                return
             prefix = objects.prefix(tenant=identity.current().tenant, document_id=document.id)
             await self._blobs.delete_all(prefix)
         elif now is not None and (before := outdated_before(now, version.version)):
@@ -71,17 +96,8 @@ class Writer:
     async def _delete(self, document: Document, version: Version, *, before_version: int = 0) -> None:
         await self._index.delete(
             vector_store_id=document.vector_store_id,
+            generation=document.generation,
             embedding_model=version.embedding_model,
             document_id=document.id,
             before_version=before_version,
         )
-
-
-def _chunk_id(document: IndexedDocument, chunk: Chunk) -> str:
-    return chunk_id(
-        tenant=identity.current().tenant,
-        vector_store_id=document.vector_store_id,
-        document_id=document.document_id,
-        version=document.version,
-        index=chunk.index,
-    )

@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]
 from grpc import aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceServicer
-from loremesh_kit import filters, identity
+from loremesh_kit import eventlog, filters, identity
 from loremesh_kit.errors import InvalidField, PageTokenInvalid
 from loremesh_kit.pages import Position, decode_token, encode_token
 
@@ -17,6 +17,7 @@ from loremesh_ingestion.domain.disposition import content_disposition
 from loremesh_ingestion.engine.content import LINK_SECONDS, Content
 from loremesh_ingestion.engine.deletion import Deletions
 from loremesh_ingestion.engine.documents import Documents
+from loremesh_ingestion.engine.liveness import Liveness
 from loremesh_ingestion.engine.uploads import Uploads
 from loremesh_ingestion.engine.watching import Watching
 from loremesh_ingestion.records import DocumentQuery
@@ -25,6 +26,7 @@ from loremesh_ingestion.servicers.events import document_event
 from loremesh_ingestion.servicers.uploading import read_upload
 
 DEFAULT_PAGE = 50
+_DEFAULT_EVENTS = 100
 _UPDATABLE = ("title", "attributes")
 
 Context = aio.ServicerContext[Any, Any]
@@ -34,11 +36,19 @@ class DocumentServicer(DocumentServiceServicer):
     """One method per rpc."""
 
     def __init__(
-        self, *, uploads: Uploads, documents: Documents, content: Content, deletions: Deletions, watching: Watching
+        self,
+        *,
+        uploads: Uploads,
+        documents: Documents,
+        content: Content,
+        liveness: Liveness,
+        deletions: Deletions,
+        watching: Watching,
     ) -> None:
         self._uploads = uploads
         self._documents = documents
         self._content = content
+        self._liveness = liveness
         self._deletions = deletions
         self._watching = watching
 
@@ -47,7 +57,8 @@ class DocumentServicer(DocumentServiceServicer):
     ) -> pb.Document:
         """Take a document in pieces and accept it."""
         upload = await read_upload(request_iterator, context)
-        return messages.document(await self._uploads.accept(upload))
+        document, outcome = await self._uploads.accept(upload)
+        return messages.document(document, outcome=outcome)
 
     async def GetDocument(self, request: pb.GetDocumentRequest, context: Context) -> pb.Document:  # noqa: N802
         """Get one."""
@@ -101,6 +112,28 @@ class DocumentServicer(DocumentServiceServicer):
         strategy = messages.strategy(request.chunking_strategy) if request.HasField("chunking_strategy") else None
         job_id, document = await self._documents.index(messages.line(request.document_id), strategy)
         return pb.IndexDocumentResponse(job_id=job_id, document=messages.document(document))
+
+    async def RetryDocument(  # noqa: N802
+        self, request: pb.RetryDocumentRequest, context: Context
+    ) -> pb.IndexDocumentResponse:
+        """Index once more what failed."""
+        del context
+        job_id, document = await self._documents.retry(messages.line(request.document_id))
+        return pb.IndexDocumentResponse(job_id=job_id, document=messages.document(document))
+
+    async def ResolveVersions(  # noqa: N802
+        self, request: pb.ResolveVersionsRequest, context: Context
+    ) -> pb.ResolveVersionsResponse:
+        """Say what is live."""
+        del context
+        live = await self._liveness.resolve(
+            messages.line(request.vector_store_id),
+            generation=request.generation,
+            document_ids=[messages.line(document_id) for document_id in request.document_ids],
+        )
+        return pb.ResolveVersionsResponse(
+            generation=live.generation, embedding_model=live.embedding_model, versions=live.versions
+        )
 
     async def DeleteDocument(  # noqa: N802
         self, request: pb.DeleteDocumentRequest, context: Context
@@ -169,11 +202,23 @@ class DocumentServicer(DocumentServiceServicer):
         self, request: pb.WatchDocumentRequest, context: Context
     ) -> AsyncIterator[pb.DocumentEvent]:
         """Stream its events."""
-        del context
         document_id = messages.line(request.document_id)
-        async with aclosing(self._watching.watch(document_id, after_seq=request.after_seq)) as events:
+        after_seq = eventlog.resume_after(request.after_seq, context.invocation_metadata())
+        async with aclosing(self._watching.watch(document_id, after_seq=after_seq)) as events:
             async for event in events:
                 yield document_event(event, document_id=document_id)
+
+    async def ListDocumentEvents(  # noqa: N802
+        self, request: pb.ListDocumentEventsRequest, context: Context
+    ) -> pb.ListDocumentEventsResponse:
+        """List them up to now."""
+        document_id = messages.line(request.document_id)
+        after_seq = eventlog.resume_after(request.after_seq, context.invocation_metadata())
+        limit = request.page_size or _DEFAULT_EVENTS
+        page = await self._watching.history(document_id, after_seq=after_seq, limit=limit)
+        return pb.ListDocumentEventsResponse(
+            events=[document_event(each, document_id=document_id) for each in page.events], last_seq=page.last_seq
+        )
 
 
 def _chunk_position(position: Position | None) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh_kit.eventlog import Event, Heartbeat
 
-from loremesh_ingestion.engine.history import DELETED, FAILED, PROGRESS, READY, STATE_CHANGED
+from loremesh_ingestion.engine.history import DELETED, FAILED, PROGRESS, READY, SNAPSHOT, STATE_CHANGED
 from loremesh_ingestion.servicers import messages
 
 
@@ -34,6 +34,8 @@ def _payload(event: Event) -> dict[str, Any]:
             return {kind: pb.DocumentReady(**held)}
         case kind if kind == FAILED:
             return {kind: pb.DocumentFailure(**held | {"stage": messages.state(held["stage"])})}
+        case kind if kind == SNAPSHOT:
+            return {kind: messages.document(held["document"])}
         case kind if kind == DELETED:
             return {kind: pb.DocumentDeleted()}
         case kind:

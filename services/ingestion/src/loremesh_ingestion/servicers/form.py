@@ -6,7 +6,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from loremesh_ingestion.errors import UploadMalformed
 
 FILE = "file"
-_FIELDS = frozenset({"title", "vector_store_id", "attributes", "filename", "chunking_strategy"})
+_FIELDS = frozenset({"document_id", "title", "vector_store_id", "attributes", "filename", "chunking_strategy"})
 _FIELD_BYTES = 64 * 1024
 _FINAL_BOUNDARY_MISSING = "The form ends before its final boundary."
 

@@ -12,7 +12,8 @@ from loremesh_kit.text import clean
 
 from loremesh_ingestion.domain.attributes import cleaned
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy, StrategyKind
-from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.document import Changes, Document, DocumentState, Failure
+from loremesh_ingestion.domain.upload import UploadOutcome
 from loremesh_ingestion.domain.vector_store import VectorStore
 from loremesh_ingestion.domain.version import chunk_id
 from loremesh_ingestion.errors import ChunkingStrategyInvalid
@@ -27,6 +28,7 @@ _KINDS = {
 }
 _TYPES = {kind: type_ for type_, kind in _KINDS.items()}
 _STATES = {state: document_pb2.DocumentState.Value(f"DOCUMENT_STATE_{state}") for state in DocumentState}
+_OUTCOMES = {outcome: document_pb2.UploadOutcome.Value(f"UPLOAD_OUTCOME_{outcome}") for outcome in UploadOutcome}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -85,7 +87,7 @@ def strategy_message(value: ChunkingStrategy) -> vector_store_pb2.ChunkingStrate
     )
 
 
-def document(value: Document) -> document_pb2.Document:
+def document(value: Document, *, outcome: UploadOutcome | None = None) -> document_pb2.Document:
     """A document as its owner sees it."""
     return document_pb2.Document(
         id=value.id,
@@ -108,7 +110,14 @@ def document(value: Document) -> document_pb2.Document:
         update_time=timestamp(value.update_time),
         etag=value.etag,
         chunking_strategy=None if value.chunking_strategy is None else strategy_message(value.chunking_strategy),
+        changes=None if value.changes is None else changes(value.changes),
+        upload_outcome=_OUTCOMES[outcome] if outcome else document_pb2.UPLOAD_OUTCOME_UNSPECIFIED,
     )
+
+
+def changes(value: Changes) -> document_pb2.ChunkChanges:
+    """What a version changed."""
+    return document_pb2.ChunkChanges(embedded=value.embedded, kept=value.kept, removed=value.removed)
 
 
 def failure(value: Failure) -> document_pb2.DocumentFailure:
@@ -126,7 +135,12 @@ def chunk(value: Chunk, *, tenant: str, of: Document, version: int) -> document_
     """A chunk of a document's version."""
     return document_pb2.Chunk(
         id=chunk_id(
-            tenant=tenant, vector_store_id=of.vector_store_id, document_id=of.id, version=version, index=value.index
+            tenant=tenant,
+            vector_store_id=of.vector_store_id,
+            generation=of.generation,
+            document_id=of.id,
+            version=version,
+            index=value.index,
         ),
         index=value.index,
         content=value.text,
@@ -151,6 +165,7 @@ def vector_store(value: VectorStore) -> vector_store_pb2.VectorStore:
         create_time=None if value.create_time is None else timestamp(value.create_time),
         update_time=None if value.update_time is None else timestamp(value.update_time),
         etag=value.etag,
+        generation=value.generation,
     )
 
 

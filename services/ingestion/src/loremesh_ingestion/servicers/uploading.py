@@ -15,7 +15,6 @@ from loremesh_kit.interceptors.validation import check
 
 from loremesh_ingestion.domain.attributes import cleaned
 from loremesh_ingestion.domain.upload import UploadParameters, media_type
-from loremesh_ingestion.domain.vector_store import DEFAULT_ID
 from loremesh_ingestion.engine.uploads import IncomingUpload
 from loremesh_ingestion.errors import DocumentTooLarge, UploadMalformed
 from loremesh_ingestion.servicers import messages
@@ -79,7 +78,7 @@ class RawUpload:
         if self._first:
             yield self._first
         async for message in self._following:
-            if message.vector_store_id or message.title or message.filename:
+            if message.document_id or message.vector_store_id or message.title or message.filename:
                 raise UploadMalformed("Only the first message may have parameters.", field="file")
             if message.file.data:
                 yield message.file.data
@@ -131,7 +130,8 @@ class FormUpload(RawUpload):
 
 def _typed(message: pb.UploadDocumentRequest) -> UploadParameters:
     return UploadParameters(
-        vector_store_id=messages.line(message.vector_store_id) or DEFAULT_ID,
+        document_id=messages.line(message.document_id),
+        vector_store_id=messages.line(message.vector_store_id),
         title=messages.line(message.title),
         filename=messages.line(message.filename),
         media_type=media_type(message.file.content_type),
@@ -148,6 +148,7 @@ def _overlaid(given: UploadParameters, body: pb.UploadDocumentBody) -> UploadPar
     strategy = messages.strategy(body.chunking_strategy) if body.HasField("chunking_strategy") else None
     return replace(
         given,
+        document_id=messages.line(body.document_id) or given.document_id,
         vector_store_id=messages.line(body.vector_store_id) or given.vector_store_id,
         title=messages.line(body.title) or given.title,
         filename=messages.line(body.filename) or given.filename,

@@ -82,7 +82,7 @@ class Chain(aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Any) -> RpcHandler:
         codecs = {
             "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
+            "response_serializer": _unless_serialized(handler.response_serializer),
         }
         match handler.request_streaming, handler.response_streaming:
             case False, False:
@@ -138,6 +138,11 @@ class Chain(aio.ServerInterceptor):
         if index == len(self._interceptors):
             return innermost()
         return self._interceptors[index](call, lambda: self._enter(index + 1, call, innermost))
+
+
+def _unless_serialized(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """An answer kept from an earlier call goes out byte for byte."""
+    return lambda response: response if isinstance(response, bytes) else serialize(response)
 
 
 def _observe(call: Call, response: Message) -> None:

@@ -6,7 +6,7 @@ in Python, go through one thread in batches that last milliseconds.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +19,9 @@ from loremesh_kit.filters import Filter
 
 from loremesh_retrieval.adapters import edge_requests
 from loremesh_retrieval.adapters.edge_shards import Shard, Shards
-from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
 from loremesh_retrieval.domain.collections import check_dimension
-from loremesh_retrieval.domain.payloads import chunk_in, described, range_fields
+from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, versions_in
 from loremesh_retrieval.domain.queries import chunks_of
 from loremesh_retrieval.domain.ranking import Hit
 from loremesh_retrieval.domain.scope import Scope
@@ -63,6 +63,7 @@ class EdgeIndex:
         limit: int,
         filter_: Filter | None = None,
         point_ids: Sequence[str] | None = None,
+        excluded: Collection[DocumentVersion] = (),
     ) -> Mapping[Branch, list[Hit]]:
         """See ports.ChunkSearch."""
         if (shard := self._shards.get(model)) is None:
@@ -73,7 +74,7 @@ class EdgeIndex:
             shard.engine,
             vectors,
             limit=limit,
-            seen=edge_requests.where(chunks_of(scope, filter_=filter_, point_ids=point_ids)),
+            seen=edge_requests.where(chunks_of(scope, filter_=filter_, point_ids=point_ids, excluded=excluded)),
             corpus=edge_requests.where(chunks_of(scope)),
         )
 
@@ -128,6 +129,26 @@ class EdgeIndex:
         where = edge_requests.where(chunks_of(scope, document_id=document_id, version=version))
         return shard.engine.count(edge.CountRequest(filter=where))
 
+    async def vectors(self, model: str, scope: Scope, chunk_ids: Sequence[str]) -> Mapping[str, ChunkVectors]:
+        """See ports.ChunkStore."""
+        if (shard := self._shards.get(model)) is None:
+            return {}
+        wanted = {scope.point_id(chunk_id): chunk_id for chunk_id in chunk_ids}
+        records = shard.engine.retrieve(list(wanted), False, True)  # noqa: FBT003 - it takes no keywords
+        return {
+            wanted[edge_requests.digits(record.id)]: edge_requests.vectors_in(record.vector or {}) for record in records
+        }
+
+    async def versions(self, model: str, scope: Scope) -> AsyncIterator[Mapping[DocumentVersion, int]]:
+        """See ports.ChunkStore."""
+        offset: Any = None
+        where = edge_requests.where(chunks_of(scope))
+        while True:
+            records, offset = await self._run(self._scroll, model, where, offset, VERSION)
+            yield versions_in(record.payload for record in records)
+            if offset is None:
+                return
+
     async def _pages(self, model: str, where: edge.Filter) -> AsyncIterator[list[Any]]:
         """Ids of the points that fulfil `where`, a batch at a time, so that searches get their turn between."""
         offset: Any = None
@@ -139,12 +160,19 @@ class EdgeIndex:
                 return
 
     def _page(self, model: str, where: edge.Filter, offset: Any) -> tuple[list[Any], Any]:
-        shard = self._shards.get(model)
-        if shard is None:
-            return [], None
-        request = edge.ScrollRequest(offset=offset, limit=_BATCH, filter=where, with_payload=False, with_vector=False)
-        records, following = shard.engine.scroll(request)
+        records, following = self._scroll(model, where, offset)
         return [record.id for record in records], following
+
+    def _scroll(
+        self, model: str, where: edge.Filter, offset: Any, fields: Sequence[str] = ()
+    ) -> tuple[Sequence[Any], Any]:
+        if (shard := self._shards.get(model)) is None:
+            return [], None
+        return shard.engine.scroll(
+            edge.ScrollRequest(
+                offset=offset, limit=_BATCH, filter=where, with_payload=list(fields) or False, with_vector=False
+            )
+        )
 
     async def _update(
         self, model: str, operation: edge.UpdateOperation, *, points: int, ranges: Sequence[str] = ()

@@ -7,7 +7,7 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from loremesh_retrieval.domain import queries
-from loremesh_retrieval.domain.chunks import IndexedChunk
+from loremesh_retrieval.domain.chunks import ChunkVectors, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
 from loremesh_retrieval.domain.payloads import payload_of
 from loremesh_retrieval.domain.ranking import Hit, ranked
@@ -105,3 +105,12 @@ def _vectors(indexed: IndexedChunk) -> dict[str, Any]:
     if indexed.sparse.indices:
         vectors[SPARSE] = edge.SparseVector(list(indexed.sparse.indices), list(indexed.sparse.values))
     return vectors
+
+
+def vectors_in(vectors: Any) -> ChunkVectors:
+    """The vectors a point holds; one without terms has no sparse vector."""
+    sparse = vectors.get(SPARSE)
+    return ChunkVectors(
+        tuple(vectors[DENSE]),
+        SparseVector(tuple(sparse.indices), tuple(sparse.values)) if sparse else SparseVector((), ()),
+    )

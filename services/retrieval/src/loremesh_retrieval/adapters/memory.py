@@ -1,7 +1,7 @@
 """An index in memory: exact, slow and small; the oracle the engines are measured against."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from loremesh_kit.filters import Filter, matches
 from numpy.typing import NDArray
 
 from loremesh_retrieval.domain.attributes import comparable
-from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk, SparseVector
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.collections import check_dimension
 from loremesh_retrieval.domain.ranking import Hit, ranked
 from loremesh_retrieval.domain.scope import Scope
@@ -38,6 +38,7 @@ class MemoryIndex:
         limit: int,
         filter_: Filter | None = None,
         point_ids: Sequence[str] | None = None,
+        excluded: Collection[DocumentVersion] = (),
     ) -> Mapping[Branch, list[Hit]]:
         """See ports.ChunkSearch."""
         collection = self._collections.get(model)
@@ -49,6 +50,7 @@ class MemoryIndex:
             point_id: indexed
             for point_id, indexed in points.items()
             if (wanted is None or point_id in wanted)
+            and indexed.chunk.of not in excluded
             and (filter_ is None or matches(filter_, comparable(indexed.chunk.attributes)))
         }
         rankings: dict[Branch, list[Hit]] = {}
@@ -101,6 +103,17 @@ class MemoryIndex:
             _is_of(indexed.chunk, document_id) and version in (0, indexed.chunk.document_version)
             for indexed in self._points(model, scope).values()
         )
+
+    async def vectors(self, model: str, scope: Scope, chunk_ids: Sequence[str]) -> Mapping[str, ChunkVectors]:
+        """See ports.ChunkStore."""
+        points = self._points(model, scope)
+        found = {chunk_id: points.get(scope.point_id(chunk_id)) for chunk_id in chunk_ids}
+        return {chunk_id: ChunkVectors(indexed.dense, indexed.sparse) for chunk_id, indexed in found.items() if indexed}
+
+    async def versions(self, model: str, scope: Scope) -> AsyncIterator[Mapping[DocumentVersion, int]]:
+        """See ports.ChunkStore."""
+        for indexed in list(self._points(model, scope).values()):
+            yield {indexed.chunk.of: 1}
 
     def _points(self, model: str, scope: Scope) -> dict[str, IndexedChunk]:
         collection = self._collections.get(model)

@@ -1,15 +1,18 @@
-"""The sister services in memory: words hashed into vectors, and a dictionary of vector stores."""
+"""The sister services in memory: words hashed into vectors, and what is live as it is told."""
 
 import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from loremesh_kit import identity
 
 from loremesh_retrieval.domain.chunks import SparseVector
-from loremesh_retrieval.domain.scope import Scope
+from loremesh_retrieval.domain.liveness import Generation, Live
 from loremesh_retrieval.domain.search import Branch, QueryVectors
-from loremesh_retrieval.errors import VectorStoreNotFound
+from loremesh_retrieval.errors import GenerationNotFound, VectorStoreNotFound
 
 
 class HashingEmbedder:
@@ -48,17 +51,34 @@ class HashingEmbedder:
         return SparseVector(indices, [weights[index] for index in indices])
 
 
-class FixedVectorStores:
-    """The vector stores that it was told."""
+@dataclass(kw_only=True)
+class FixedStore:
+    """A vector store: models and live versions by generation, and which generation is live."""
 
-    def __init__(self, models: Mapping[Scope, str]) -> None:
-        self.models = dict(models)
+    models: dict[int, str]
+    versions: dict[int, dict[str, int]] = field(default_factory=dict)
+    live: int = 1
 
-    async def embedding_model(self, scope: Scope) -> str:
-        """See ports.VectorStoreDirectory."""
-        if scope not in self.models:
-            raise VectorStoreNotFound(scope.vector_store_id)
-        return self.models[scope]
+
+class FixedLiveness:
+    """What is live in the vector stores that it was told, by tenant and id."""
+
+    def __init__(self, stores: Mapping[tuple[str, str], FixedStore]) -> None:
+        self.stores = dict(stores)
+
+    async def resolve(self, vector_store_id: str, *, generation: int = 0, document_ids: Iterable[str] = ()) -> Live:
+        """See ports.Liveness."""
+        store = self.stores.get((identity.current().tenant, vector_store_id))
+        if store is None:
+            raise VectorStoreNotFound(vector_store_id)
+        number = generation or store.live
+        if number not in store.models:
+            raise GenerationNotFound(vector_store_id, number)
+        versions, asked = store.versions.get(number, {}), set(document_ids)
+        return Live(
+            Generation(number, store.models[number]),
+            {document_id: version for document_id, version in versions.items() if document_id in asked},
+        )
 
 
 def _words(text: str) -> Counter[str]:

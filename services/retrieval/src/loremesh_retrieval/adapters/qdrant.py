@@ -1,7 +1,7 @@
 """The index in a Qdrant server, over gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 
@@ -14,9 +14,9 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from loremesh_retrieval.adapters import qdrant_requests
 from loremesh_retrieval.adapters.peers import calling
-from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
 from loremesh_retrieval.domain.collections import check_dimension, collection_name
-from loremesh_retrieval.domain.payloads import chunk_in, described, range_fields
+from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, versions_in
 from loremesh_retrieval.domain.queries import chunks_of
 from loremesh_retrieval.domain.ranking import Hit, ranked
 from loremesh_retrieval.domain.scope import Scope
@@ -25,6 +25,7 @@ from loremesh_retrieval.domain.search import Branch, QueryVectors
 _SECONDS = 30.0
 # The first with term statistics of one scope; an older one ignores that they are asked for.
 _OLDEST = (1, 19)
+_PAGE = 1000
 # Indexed attributes of numbers and times; more are ordered too, slower.
 _RANGE_INDEXES = 64
 
@@ -63,6 +64,7 @@ class QdrantIndex:
         limit: int,
         filter_: Filter | None = None,
         point_ids: Sequence[str] | None = None,
+        excluded: Collection[DocumentVersion] = (),
     ) -> Mapping[Branch, list[Hit]]:
         """See ports.ChunkSearch."""
         async with _answering():
@@ -73,7 +75,7 @@ class QdrantIndex:
             asked = qdrant_requests.rankings(
                 vectors,
                 limit=limit,
-                seen=qdrant_requests.where(chunks_of(scope, filter_=filter_, point_ids=point_ids)),
+                seen=qdrant_requests.where(chunks_of(scope, filter_=filter_, point_ids=point_ids, excluded=excluded)),
                 corpus=qdrant_requests.where(chunks_of(scope)),
             )
             answers = await self._client.query_batch_points(collection_name(model), list(asked.values()))
@@ -134,6 +136,35 @@ class QdrantIndex:
             if await self._dimension(model) is None:
                 return 0
             return (await self._client.count(collection_name(model), where, exact=True)).count
+
+    async def vectors(self, model: str, scope: Scope, chunk_ids: Sequence[str]) -> Mapping[str, ChunkVectors]:
+        """See ports.ChunkStore."""
+        wanted = {scope.point_id(chunk_id): chunk_id for chunk_id in chunk_ids}
+        async with _answering():
+            if await self._dimension(model) is None:
+                return {}
+            records = await self._client.retrieve(
+                collection_name(model), list(wanted), with_payload=False, with_vectors=True
+            )
+        return {wanted[_digits(record.id)]: qdrant_requests.vectors_in(record.vector) for record in records}
+
+    async def versions(self, model: str, scope: Scope) -> AsyncIterator[Mapping[DocumentVersion, int]]:
+        """See ports.ChunkStore."""
+        offset: Any = None
+        while True:
+            async with _answering():
+                if await self._dimension(model) is None:
+                    return
+                records, offset = await self._client.scroll(
+                    collection_name(model),
+                    qdrant_requests.where(chunks_of(scope)),
+                    limit=_PAGE,
+                    offset=offset,
+                    with_payload=list(VERSION),
+                )
+            yield versions_in(record.payload for record in records)
+            if offset is None:
+                return
 
     async def _dimension(self, model: str) -> int | None:
         """Length of the collection's vectors, None when nothing was ever written to it."""

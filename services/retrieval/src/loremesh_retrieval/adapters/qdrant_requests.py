@@ -6,7 +6,7 @@ from typing import Any
 from qdrant_client import models
 
 from loremesh_retrieval.domain import queries
-from loremesh_retrieval.domain.chunks import IndexedChunk
+from loremesh_retrieval.domain.chunks import ChunkVectors, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
 from loremesh_retrieval.domain.payloads import payload_of
 from loremesh_retrieval.domain.scope import Scope
@@ -91,3 +91,12 @@ def _vectors(indexed: IndexedChunk) -> dict[str, Any]:
     if indexed.sparse.indices:
         vectors[SPARSE] = models.SparseVector(indices=list(indexed.sparse.indices), values=list(indexed.sparse.values))
     return vectors
+
+
+def vectors_in(vectors: Any) -> ChunkVectors:
+    """The vectors a point holds; one without terms has no sparse vector."""
+    sparse = vectors.get(SPARSE)
+    return ChunkVectors(
+        tuple(vectors[DENSE]),
+        SparseVector(tuple(sparse.indices), tuple(sparse.values)) if sparse else SparseVector((), ()),
+    )

@@ -1,8 +1,15 @@
-"""A chunk of a document, and the vectors it is found by."""
+"""A chunk of a document, the vectors it is found by, and the version it is of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class DocumentVersion(NamedTuple):
+    """A version of a document."""
+
+    document_id: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +28,11 @@ class Chunk:
     end_char: int
     heading_path: Sequence[str]
 
+    @property
+    def of(self) -> DocumentVersion:
+        """What it is a chunk of."""
+        return DocumentVersion(self.document_id, self.document_version)
+
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
@@ -28,6 +40,14 @@ class SparseVector:
 
     indices: Sequence[int]
     values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkVectors:
+    """The vectors a chunk is found by."""
+
+    dense: Sequence[float]
+    sparse: SparseVector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

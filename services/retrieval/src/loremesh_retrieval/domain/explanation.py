@@ -21,6 +21,7 @@ class Outcome(Enum):
     NOT_A_CANDIDATE = "not a candidate"
     BELOW_TOP_K = "below top_k"
     BELOW_THRESHOLD = "below threshold"
+    NOT_LIVE = "not live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,9 @@ def _direct_score(stage: Stage, subject: Subject) -> float | None:
 def _verdict(trace: Trace, subject: Subject) -> tuple[Outcome, str]:
     if subject.chunk is None:
         return Outcome.NOT_INDEXED, f"No chunk of this id is in vector store {trace.scope.vector_store_id!r}."
+    if subject.chunk.of in trace.dead and _standing(trace.stages[-1], subject.point_id) is None:
+        version, document_id = subject.chunk.document_version, subject.chunk.document_id
+        return Outcome.NOT_LIVE, f"Not live: searches may not show version {version} of document {document_id!r} now."
     filter_ = trace.search.filter_
     if filter_ is not None and not matches(filter_, comparable(subject.chunk.attributes)):
         return Outcome.FILTERED_OUT, "The filter is false for its document's attributes."

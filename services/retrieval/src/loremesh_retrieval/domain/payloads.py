@@ -1,10 +1,11 @@
 """A chunk as the payload of a point, and back."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from loremesh_retrieval.domain.attributes import comparable, numbers, terms, times
-from loremesh_retrieval.domain.chunks import Chunk
+from loremesh_retrieval.domain.chunks import Chunk, DocumentVersion
 from loremesh_retrieval.domain.scope import Scope
 
 
@@ -47,6 +48,14 @@ def range_fields(attributes: Iterable[Mapping[str, Any]]) -> list[str]:
         fields.update((f'numbers."{key}"', None) for key in numbers(seen))
         fields.update((f'times."{key}"', None) for key in times(seen))
     return list(fields)
+
+
+VERSION = ("document_id", "document_version")
+
+
+def versions_in(payloads: Iterable[Mapping[str, Any] | None]) -> Counter[DocumentVersion]:
+    """How many of the payloads, which have at least the fields VERSION, are of which version."""
+    return Counter(DocumentVersion(*(each[name] for name in VERSION)) for each in payloads if each)
 
 
 def chunk_in(scope: Scope, payload: Mapping[str, Any]) -> Chunk | None:

@@ -1,10 +1,11 @@
 """Builds every condition an engine is asked with; none can be built without a scope."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from loremesh_kit.filters import And, Comparison, Exists, Filter, Membership, Not, Or
 
 from loremesh_retrieval.domain.attributes import microseconds, path_key, presence_term, value_term
+from loremesh_retrieval.domain.chunks import DocumentVersion
 from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
 from loremesh_retrieval.domain.scope import Scope
 
@@ -20,6 +21,7 @@ def chunks_of(
     document_id: str = "",
     version: int = 0,
     before_version: int = 0,
+    excluded: Collection[DocumentVersion] = (),
 ) -> All:
     """The scope's chunks, narrowed by whatever else is given."""
     conditions: list[Condition] = [Holds(SCOPE, (scope.key,))]
@@ -33,7 +35,13 @@ def chunks_of(
         conditions.append(Between(field="document_version", gte=version, lte=version))
     if before_version:
         conditions.append(Between(field="document_version", lt=before_version))
+    conditions.extend(Never(_is_of(each)) for each in sorted(excluded))
     return All(conditions)
+
+
+def _is_of(of: DocumentVersion) -> All:
+    document = Holds("document_id", (of.document_id,))
+    return All([document, Between(field="document_version", gte=of.version, lte=of.version)])
 
 
 def _condition(filter_: Filter) -> Condition:  # noqa: PLR0911 - one for each kind of filter

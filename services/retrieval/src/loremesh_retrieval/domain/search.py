@@ -6,7 +6,8 @@ from enum import Enum
 
 from loremesh_kit.filters import Filter
 
-from loremesh_retrieval.domain.chunks import Chunk, SparseVector
+from loremesh_retrieval.domain.chunks import Chunk, DocumentVersion, SparseVector
+from loremesh_retrieval.domain.liveness import Generation
 from loremesh_retrieval.domain.ranking import Fusion, Ranking
 from loremesh_retrieval.domain.scope import Scope
 
@@ -34,6 +35,9 @@ class Branch(Enum):
     SPARSE = "sparse"
 
 
+_BRANCHES = frozenset(branch.value for branch in Branch)
+
+
 @dataclass(frozen=True, slots=True)
 class Rerank:
     """Have a model (empty: the default one) order this many of the best candidates anew."""
@@ -54,6 +58,8 @@ class Search:
     mode: Mode = Mode.HYBRID
     fusion: Fusion = Fusion.DBSF
     rerank: Rerank | None = None
+    # The generation to search; 0 is the one that is live.
+    generation: int = 0
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -99,20 +105,35 @@ class Result:
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """What a search has done so far: its stages in order, and the chunks it has read by point id."""
+    """What a search has done so far: its stages in order, and the chunks it has read by point id.
+
+    `dead` are the versions it met that may not be shown.
+    """
 
     search: Search
     scope: Scope
-    model: str
+    generation: Generation
     vectors: QueryVectors
     stages: list[Stage] = field(default_factory=list)
     chunks: dict[str, Chunk] = field(default_factory=dict)
+    dead: set[DocumentVersion] = field(default_factory=set)
+
+    @property
+    def model(self) -> str:
+        """The model of the index it searches."""
+        return self.generation.model
 
     @property
     def ranking(self) -> Ranking:
         """What the last stage left."""
         return self.stages[-1].ranking
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether there may be candidates beyond those that the branches gave."""
+        rankings = (stage.ranking for stage in self.stages if stage.name in _BRANCHES)
+        return any(len(ranking) >= self.search.candidates for ranking in rankings)
+
     def results(self) -> list[Result]:
-        """The chunks of the last stage; one that was deleted meanwhile is left out."""
-        return [Result(self.chunks[hit.point_id], hit.score) for hit in self.ranking if hit.point_id in self.chunks]
+        """The chunks of the last stage."""
+        return [Result(self.chunks[hit.point_id], hit.score) for hit in self.ranking]

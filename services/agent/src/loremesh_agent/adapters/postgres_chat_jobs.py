@@ -1,0 +1,226 @@
+"""Chat jobs in Postgres, as their owners see them. Row-level security adds the tenant to every statement."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from loremesh_kit import eventlog, jobs
+from loremesh_kit.errors import PageTokenInvalid
+from loremesh_kit.idempotency import once, remember
+from loremesh_kit.pages import Position
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
+
+from loremesh_agent.adapters.postgres_rows import MESSAGE, message
+from loremesh_agent.adapters.postgres_turns import open_turn
+from loremesh_agent.domain import journal
+from loremesh_agent.domain.chat_jobs import ChatJob, Status
+from loremesh_agent.domain.events import Cancelled, Event, Failed
+from loremesh_agent.errors import AfterSeqOutOfRange, ChatJobNotFound, KeptFailure, QueueFull
+from loremesh_agent.ports import Claim, NewTurn
+
+KIND = "chat"
+# Whoever counts more deaths than this has found a message that kills workers; what a provider fails is given up sooner.
+_MAX_ATTEMPTS = 20
+# A job that ended late has said so by then.
+_LEASE_BEYOND_DEADLINE = 60.0
+_PURGED_AT_ONCE = 200
+
+_COLUMNS = "id, status, conversation_id, attempt, create_time, finish_time, error, answer_id"
+_KEPT = "(finish_time IS NULL OR finish_time > now() - interval '7 days')"
+
+_INSERT = """
+INSERT INTO chat_jobs (id, conversation_id, question_id, answer_id, agent_id, request)
+VALUES (%(id)s, %(conversation_id)s, %(question_id)s, %(answer_id)s, %(agent_id)s, %(request)s)
+"""
+
+_WAITING = "SELECT count(*) AS jobs FROM (SELECT FROM chat_jobs WHERE status = 'QUEUED' LIMIT %s) AS waiting"
+
+_GET = f"SELECT {_COLUMNS} FROM chat_jobs WHERE id = %(id)s AND {_KEPT}"  # noqa: S608 - made of constants, as all here
+
+_ANSWER = f"SELECT {MESSAGE} FROM messages WHERE id = %(answer_id)s"  # noqa: S608
+
+_PAGE = f"""
+SELECT {_COLUMNS} FROM chat_jobs
+WHERE {_KEPT} AND (%(status)s::text IS NULL OR status = %(status)s)
+    AND (%(time)s::timestamptz IS NULL OR (create_time, id) < (%(time)s::timestamptz, %(id)s))
+ORDER BY create_time DESC, id DESC LIMIT %(limit)s
+"""  # noqa: S608
+
+# What was said so far by the attempt that is the last now: what an answer is kept as that will never be whole.
+_END = """
+WITH ended AS (
+    UPDATE chat_jobs SET status = %(status)s, error = %(error)s, finish_time = now()
+    WHERE id = %(id)s AND finish_time IS NULL RETURNING id, answer_id, attempt
+), kept AS (
+    UPDATE messages SET state = %(status)s, lease_until = NULL, content = coalesce((
+        SELECT string_agg(payload ->> 'text', '' ORDER BY seq) FROM events
+        WHERE run_id = %(id)s AND events.attempt = ended.attempt AND kind = 'text_delta'
+    ), '')
+    FROM ended WHERE messages.id = ended.answer_id AND messages.state = 'IN_PROGRESS'
+)
+SELECT attempt FROM ended
+"""
+
+_STANDING = f"""
+SELECT finish_time IS NOT NULL AS finished,
+    coalesce((SELECT last_seq FROM event_heads WHERE run_id = chat_jobs.id), 0) AS last_seq
+FROM chat_jobs WHERE id = %(id)s AND {_KEPT}
+"""  # noqa: S608
+
+_EXPIRED = "SELECT tenant, id FROM chat_jobs WHERE finish_time < now() - interval '7 days' LIMIT %s"
+
+_OF_CONVERSATION = "SELECT id FROM chat_jobs WHERE conversation_id = %s"
+
+_FORGET_EVENTS = """
+WITH logs AS (DELETE FROM event_heads WHERE run_id = ANY(%(ids)s))
+DELETE FROM events WHERE run_id = ANY(%(ids)s)
+"""
+
+_PURGE = "DELETE FROM chat_jobs WHERE id = ANY(%(ids)s)"
+
+
+class PostgresChatJobs:
+    """The table `chat_jobs`, and the log of each job."""
+
+    def __init__(self, *, database: Database, waiting_limit: int, seconds: float) -> None:
+        """At most `waiting_limit` jobs of a tenant wait; what is not answered after `seconds` has failed."""
+        self._database = database
+        self._waiting_limit = waiting_limit
+        self._seconds = seconds
+
+    async def create(self, turn: NewTurn, request: bytes) -> tuple[str, str]:
+        """See ports.ChatJobStore."""
+        async with self._database.transaction() as connection:
+            before = await _before(connection, turn.claim)
+            if before:
+                return before
+            await self._admit(connection)
+            conversation_id = turn.conversation_id or turn.new_conversation_id
+            job_id = await jobs.enqueue(
+                connection,
+                kind=KIND,
+                payload={},
+                subject_id=conversation_id,
+                max_attempts=_MAX_ATTEMPTS,
+                deadline=datetime.now(UTC) + timedelta(seconds=self._seconds),
+            )
+            await open_turn(connection, replace(turn, run_id=job_id), lease=self._seconds + _LEASE_BEYOND_DEADLINE)
+            values = {
+                "id": job_id,
+                "conversation_id": conversation_id,
+                "question_id": turn.question_id,
+                "answer_id": turn.answer_id,
+                "agent_id": turn.agent_id,
+                "request": request,
+            }
+            await connection.execute(_INSERT, values)
+            if turn.claim:
+                made = json.dumps([job_id, conversation_id]).encode()
+                await remember(connection, key=turn.claim.key, method=turn.claim.method, response=made)
+        return job_id, conversation_id
+
+    async def _admit(self, connection: AsyncConnection[Row]) -> None:
+        row = await (await connection.execute(_WAITING, [self._waiting_limit])).fetchone()
+        if row and row["jobs"] >= self._waiting_limit:
+            raise QueueFull(limit=self._waiting_limit)
+
+    async def get(self, job_id: str) -> ChatJob:
+        """See ports.ChatJobStore."""
+        rows = await self._database.fetch(_GET, {"id": job_id})
+        if not rows:
+            raise ChatJobNotFound(job_id)
+        job = _job(rows[0])
+        if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
+            return job
+        said = await self._database.fetch(_ANSWER, rows[0])
+        return replace(job, answer=journal.answer_of(message(said[0]))) if said else job
+
+    async def page(self, *, after: Position | None, limit: int, status: Status | None) -> Sequence[ChatJob]:
+        """See ports.ChatJobStore."""
+        parameters = {"time": _time(after), "id": after.id if after else "", "limit": limit, "status": status}
+        return [_job(row) for row in await self._database.fetch(_PAGE, parameters)]
+
+    async def cancel(self, job_id: str) -> None:
+        """See ports.ChatJobStore."""
+        async with self._database.transaction() as connection:
+            if await jobs.cancel(connection, job_id):
+                await end(connection, job_id, Status.CANCELLED, Cancelled())
+        await self.get(job_id)
+
+    async def standing(self, job_id: str, *, after_seq: int) -> tuple[bool, int]:
+        """See ports.ChatJobStore."""
+        rows = await self._database.fetch(_STANDING, {"id": job_id})
+        if not rows:
+            raise ChatJobNotFound(job_id)
+        finished, last_seq = bool(rows[0]["finished"]), int(rows[0]["last_seq"])
+        if after_seq > last_seq:
+            raise AfterSeqOutOfRange(last_seq=last_seq)
+        return finished, last_seq
+
+    async def events(self, job_id: str, *, after_seq: int, limit: int) -> Sequence[Event]:
+        """See ports.ChatJobStore."""
+        async with self._database.transaction() as connection:
+            kept = await eventlog.read(connection, run_id=job_id, after_seq=after_seq, limit=limit)
+        return [event(job_id, each) for each in kept]
+
+    async def purge(self) -> int:
+        """See ports.ChatJobStore."""
+        rows = await self._database.fetch_across_tenants(_EXPIRED, [_PURGED_AT_ONCE])
+        for tenant in {row["tenant"] for row in rows}:
+            ids = {"ids": [row["id"] for row in rows if row["tenant"] == tenant]}
+            async with self._database.transaction(tenant) as connection:
+                await connection.execute(_FORGET_EVENTS, ids)
+                await connection.execute(_PURGE, ids)
+        return len(rows)
+
+
+async def end(connection: AsyncConnection[Row], job_id: str, status: Status, terminal: Cancelled | Failed) -> None:
+    """End a job without a whole answer: row, message and terminal event; nothing where it has ended before."""
+    told = journal.entry(terminal)
+    error = json.dumps(told.payload) if status is Status.FAILED else None
+    parameters = {"id": job_id, "status": status, "error": error}
+    row = await (await connection.execute(_END, parameters)).fetchone()
+    if row:
+        await eventlog.append(
+            connection, run_id=job_id, kind=told.kind, payload=told.payload, attempt=max(1, row["attempt"])
+        )
+
+
+async def forget_jobs(connection: AsyncConnection[Row], conversation_id: str) -> None:
+    """Cancel the jobs of a conversation that is about to be deleted, and remove their events."""
+    rows = await (await connection.execute(_OF_CONVERSATION, [conversation_id])).fetchall()
+    for row in rows:
+        await jobs.cancel(connection, row["id"])
+    if rows:
+        await connection.execute(_FORGET_EVENTS, {"ids": [row["id"] for row in rows]})
+
+
+def event(job_id: str, kept: eventlog.Event) -> Event:
+    """An event of the log."""
+    payload = journal.payload_of(kept.kind, kept.payload)
+    return Event(run_id=job_id, seq=kept.seq, time=kept.time, payload=payload, attempt=kept.attempt)
+
+
+async def _before(connection: AsyncConnection[Row], claim: Claim | None) -> tuple[str, str] | None:
+    """What a request with the same key was told before."""
+    if claim is None:
+        return None
+    made = await once(connection, key=claim.key, method=claim.method, request_hash=claim.request_hash)
+    if made is None:
+        return None
+    job_id, conversation_id = json.loads(made)
+    return job_id, conversation_id
+
+
+def _job(row: Row) -> ChatJob:
+    fields = {name: value for name, value in row.items() if name not in ("answer_id", "error", "status")}
+    return ChatJob(**fields, status=Status(row["status"]), error=KeptFailure(**row["error"]) if row["error"] else None)
+
+
+def _time(after: Position | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(after.sort_key) if after else None
+    except ValueError as error:
+        raise PageTokenInvalid from error

@@ -1,0 +1,99 @@
+"""Chat jobs in Postgres, as their workers see them: every transaction begins by asking whether the job is theirs."""
+
+from collections.abc import Sequence
+
+from loremesh_kit import eventlog
+from loremesh_kit.errors import ServiceError
+from loremesh_kit.jobs import FenceLost, Job, complete
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
+
+from loremesh_agent.adapters.postgres_chat_jobs import end
+from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
+from loremesh_agent.adapters.postgres_turns import history_before, write_end
+from loremesh_agent.domain.chat_jobs import Status
+from loremesh_agent.domain.events import Failed, Payload
+from loremesh_agent.domain.journal import entry
+from loremesh_agent.errors import ConversationBusy, ConversationNotFound, GivenUp
+from loremesh_agent.ports import AskedInBackground, FinishedTurn, NewTurn
+
+# Shared: a claim by another waits for our commit, and the heartbeat of our own worker passes over a locked row.
+_OURS = """
+SELECT 1 AS ours FROM jobs
+WHERE id = %(id)s AND tenant = %(tenant)s AND fence = %(fence)s AND state = 'RUNNING' FOR SHARE
+"""
+
+_BEGIN = """
+UPDATE chat_jobs SET status = 'RUNNING', attempt = chat_jobs.attempt + 1
+FROM messages AS said, messages AS asked
+WHERE chat_jobs.id = %(id)s AND finish_time IS NULL AND said.id = answer_id AND asked.id = question_id
+RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, attempt, asked.content AS text,
+    said.state
+"""
+
+_END = "UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL"
+
+
+class PostgresChatWork:
+    """What workers write of `chat_jobs`; see ports.ChatWork."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, job: Job) -> AskedInBackground:
+        """See ports.ChatWork."""
+        async with self._database.transaction() as connection:
+            await _check(connection, job)
+            row = await (await connection.execute(_BEGIN, {"id": job.id})).fetchone()
+            if row is None:
+                raise ConversationNotFound(job.subject_id)
+            if row["state"] != "IN_PROGRESS":
+                raise GivenUp(ConversationBusy(job.subject_id, retry_after=1.0))
+            history = await history_before(connection, row["conversation_id"], question_id=row["question_id"])
+        turn = NewTurn(
+            run_id=job.id,
+            question_id=row["question_id"],
+            answer_id=row["answer_id"],
+            text=row["text"],
+            agent_id=row["agent_id"],
+            conversation_id=row["conversation_id"],
+            new_conversation_id=row["conversation_id"],
+        )
+        return AskedInBackground(turn=turn, request=row["request"], attempt=row["attempt"], history=history)
+
+    async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
+        """See ports.ChatWork."""
+        async with self._database.transaction() as connection:
+            await _check(connection, job)
+            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
+
+    async def finish(
+        self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
+    ) -> None:
+        """See ports.ChatWork."""
+        async with self._database.transaction() as connection:
+            await complete(connection, job)
+            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
+            await connection.execute(_END, {"id": job.id, "state": finished.state})
+            if not await write_end(connection, answer_id, finished):
+                raise FenceLost(job.id)
+
+    async def give_up(self, connection: AsyncConnection[Row], job: Job, error: ServiceError) -> None:
+        """In the transaction of the dead letter, end the job as failed."""
+        cause = error.cause if isinstance(error, GivenUp) else error
+        await end(connection, job.id, Status.FAILED, Failed(cause))
+
+
+async def _check(connection: AsyncConnection[Row], job: Job) -> None:
+    parameters = {"id": job.id, "tenant": job.tenant, "fence": job.fence}
+    if await (await connection.execute(_OURS, parameters)).fetchone() is None:
+        raise FenceLost(job.id)
+
+
+async def _append(
+    connection: AsyncConnection[Row], job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int
+) -> None:
+    known = await quote(connection, answer_id, quoted(happened))
+    for each in happened:
+        kind, payload = entry(without_forgotten(each, known))
+        await eventlog.append(connection, run_id=job.id, kind=kind, payload=payload, attempt=attempt)

@@ -1,0 +1,126 @@
+"""Answers a job's message: the chat engine's run, told into the job's log."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from loremesh_kit.errors import ServiceError
+from loremesh_kit.jobs import Job
+
+from loremesh_agent.domain.conversations import Exchange
+from loremesh_agent.domain.events import Failed, Heartbeat, Payload, TextDelta
+from loremesh_agent.domain.questions import Question
+from loremesh_agent.engine.chat import ChatEngine
+from loremesh_agent.errors import GivenUp, ProviderError
+from loremesh_agent.ports import AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
+
+# How often a provider may fail; a worker may die oftener.
+_PROVIDER_ATTEMPTS = 4
+
+
+class Answering:
+    """The handler of chat jobs."""
+
+    def __init__(
+        self,
+        *,
+        work: ChatWork,
+        engine: Callable[[TurnStore], ChatEngine],
+        read: Callable[[bytes], Question],
+        group_seconds: float,
+    ) -> None:
+        """`engine` makes one for a run's turns, `read` reads requests; text is written each `group_seconds`."""
+        self._work = work
+        self._engine = engine
+        self._read = read
+        self._group_seconds = group_seconds
+
+    async def __call__(self, job: Job) -> None:
+        """See jobs.Handler."""
+        asked = await self._work.begin(job)
+        turns = _HeldTurns(history=asked.history)
+        journal = _Journal(job, asked, work=self._work, seconds=self._group_seconds)
+        events = self._engine(turns).stream(self._read(asked.request), turn=asked.turn)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event.payload, Failed):
+                    await journal.flush()
+                    raise _final(event.payload.error, job)
+                if event.terminal and turns.finished:
+                    await journal.finish(event.payload, turns.finished)
+                else:
+                    await journal.add(event.payload)
+
+
+class _Journal:
+    """Events of one attempt on their way into the log, text in groups: a transaction for each token is too much."""
+
+    def __init__(self, job: Job, asked: AskedInBackground, *, work: ChatWork, seconds: float) -> None:
+        self._job = job
+        self._asked = asked
+        self._work = work
+        self._seconds = seconds
+        self._pending: list[Payload] = []
+        self._written_at = 0.0
+
+    async def add(self, happened: Payload) -> None:
+        """Write it soon; a heartbeat is a chance to."""
+        last = self._pending[-1] if self._pending else None
+        match happened, last:
+            case Heartbeat(), _:
+                pass
+            case TextDelta(text, block), TextDelta(before, same) if same == block:
+                self._pending[-1] = TextDelta(before + text, block)
+            case _:
+                self._pending.append(happened)
+        if time.monotonic() - self._written_at >= self._seconds:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is waiting."""
+        if self._pending:
+            await self._work.tell(
+                self._job, self._pending, answer_id=self._asked.turn.answer_id, attempt=self._asked.attempt
+            )
+            self._pending = []
+            self._written_at = time.monotonic()
+
+    async def finish(self, terminal: Payload, finished: FinishedTurn) -> None:
+        """Write what is waiting and the end, with the answer."""
+        await self._work.finish(
+            self._job,
+            [*self._pending, terminal],
+            finished,
+            answer_id=self._asked.turn.answer_id,
+            attempt=self._asked.attempt,
+        )
+
+
+class _HeldTurns:
+    """A TurnStore for a turn which its job has begun: its end is held, to be committed together with the job's."""
+
+    def __init__(self, *, history: Sequence[Exchange]) -> None:
+        self._history = history
+        self.finished: FinishedTurn | None = None
+
+    async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
+        """What was said before."""
+        del turn
+        return self._history
+
+    async def keep(self, turn: NewTurn, content: str) -> None:
+        """Nothing: the log keeps it."""
+
+    async def finish(self, turn: NewTurn, finished: FinishedTurn) -> None:
+        """Hold it."""
+        del turn
+        self.finished = finished
+
+    async def withdraw(self, turn: NewTurn) -> None:
+        """Nothing: the job decides what becomes of its turn."""
+
+
+def _final(error: ServiceError, job: Job) -> ServiceError:
+    """The failure, as one that is not tried again where it was often enough."""
+    spent = isinstance(error, ProviderError) and job.attempt >= _PROVIDER_ATTEMPTS
+    return GivenUp(error) if spent and error.retryable else error

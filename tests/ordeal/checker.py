@@ -34,6 +34,7 @@ class Promise(StrEnum):
 
     STRICT_SEARCH = "strict search"
     IDEMPOTENCY = "idempotency keys"
+    UPLOAD_KEYS = "idempotency keys of uploads"
 
 
 EVERY_PROMISE = frozenset(Promise)
@@ -52,6 +53,8 @@ def judge(entries: Sequence[Entry], stores: Stores, *, promises: Collection[Prom
     checks = [lost(entries, stores), stuck(stores), index(stores), deletions(entries, stores)]
     checks += [regressions(entries, stores), logs(stores), streams(entries), messages(stores)]
     if Promise.IDEMPOTENCY in promises:
+        checks.append(versions(entries, stores))
+    if Promise.UPLOAD_KEYS in promises:
         checks.append(effects(entries, stores))
     if Promise.STRICT_SEARCH in promises:
         checks.append(searches(entries))
@@ -135,6 +138,18 @@ def effects(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
     for key, ids in made.items():
         if key and len(ids) > 1:
             yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} documents")
+
+
+def versions(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
+    """G6: a document has at most as many versions as there were keys to index it anew under."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for number, entry in enumerate(entries):
+        if entry.call == "index":
+            asked[entry.document_id].add(entry.key or f"without a key {number}")
+    for document in stores.documents.values():
+        if document.version > 1 + len(asked[document.id]):
+            what = f"document {document.id} has {document.version} versions, for {len(asked[document.id])} keys"
+            yield Finding(Wrong.DUPLICATED, what)
 
 
 def messages(stores: Stores) -> Iterator[Finding]:

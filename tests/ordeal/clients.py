@@ -107,15 +107,16 @@ class Clients:
 
         await self._insist("delete", call, document_id=document_id)
 
-    async def index(self, document_id: str) -> None:
+    async def index(self, document_id: str, *, key: str) -> None:
         """Have it indexed anew."""
         stub = DocumentServiceStub(self.channel)
 
         async def call() -> dict[str, str]:
-            await stub.IndexDocument(pb.IndexDocumentRequest(document_id=document_id), timeout=_CALL_SECONDS)
+            request = pb.IndexDocumentRequest(document_id=document_id)
+            await stub.IndexDocument(request, timeout=_CALL_SECONDS, metadata=(("idempotency-key", key),))
             return {}
 
-        await self._insist("index", call, document_id=document_id)
+        await self._insist("index", call, document_id=document_id, key=key)
 
     async def look(self, document_id: str) -> None:
         """See which version is live."""

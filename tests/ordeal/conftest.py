@@ -30,7 +30,7 @@ MakeLot = Callable[..., AbstractAsyncContextManager[Lot]]
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loremesh_kit.worker._FIRST_RETRY_SECONDS", 0.05)
     monkeypatch.setattr("loremesh_kit.sweeper._SECONDS", 0.2)
-    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE_WHEN_IDLE", 1.0)
+    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE", 1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,10 @@ async def made_by(mesh: Mesh) -> frozenset[Promise]:
     found = set()
     if await _resolves_versions(mesh.state().parts["ingestion"].address):
         found.add(Promise.STRICT_SEARCH)
-    if await _heeds_keys(mesh.target):
+    if await _heeds_keys(mesh.target, "/api/v1/vector_stores", "display_name"):
         found.add(Promise.IDEMPOTENCY)
+    if await _heeds_keys(mesh.target, "/api/v1/documents", "content"):
+        found.add(Promise.UPLOAD_KEYS)
     return frozenset(found)
 
 
@@ -32,10 +34,10 @@ async def _resolves_versions(target: str) -> bool:
     return True
 
 
-async def _heeds_keys(target: str) -> bool:
+async def _heeds_keys(target: str, path: str, field: str) -> bool:
     """Whether another request under a used key is refused."""
     headers = {"idempotency-key": str(uuid.uuid4())}
     async with httpx.AsyncClient(base_url=f"http://{target}", timeout=_SECONDS) as client:
-        for content in ("The first request.", "Another request under its key."):
-            answer = await client.post("/api/v1/documents", json={"content": content}, headers=headers)
+        for value in ("The first request.", "Another request under its key."):
+            answer = await client.post(path, json={field: value}, headers=headers)
     return answer.status_code == httpx.codes.CONFLICT

@@ -20,17 +20,31 @@ from tests.ordeal.stores import DocumentRow, JobRow, Place, Stores
 _PAGE = 1000
 _QUIET_POLL_SECONDS = 0.5
 
+_SCHEMAS = ("ingestion", "agent")
+
 _BUSY = """
-SELECT (SELECT count(*) FROM documents WHERE state NOT IN ('READY', 'FAILED'))
-    + (SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'RUNNING'))
-    + (SELECT count(*) FROM outbox WHERE sent_at IS NULL) AS busy
+SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') UNION ALL SELECT 1 FROM outbox WHERE sent_at IS NULL
 """
+
+_ON_THEIR_WAY = """
+SELECT 1 FROM documents WHERE state NOT IN ('READY', 'FAILED')
+UNION ALL
+SELECT 1 FROM deletions WHERE num_nulls(index_time, objects_time, rows_time, conversations_time) > 0
+"""
+
+_RECEIPTS = """
+SELECT document_id, num_nulls(index_time, objects_time, rows_time, conversations_time) = 0 AS finished FROM deletions
+"""
+
+_UNSENT = "SELECT id FROM outbox WHERE sent_at IS NULL"
+
+_EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
 
 _DOCUMENTS = "SELECT id, state, version, attributes, failure, extract(epoch FROM update_time) AS updated FROM documents"
 
 _EXPECTED = """
-SELECT document_id, chunks.version, index FROM chunks JOIN documents ON documents.id = chunks.document_id
-WHERE chunks.version = documents.version
+SELECT documents.id AS document_id, chunks.version, chunks.index
+FROM chunks JOIN documents ON documents.key = chunks.document_id WHERE chunks.version = documents.version
 """
 
 
@@ -46,8 +60,10 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
     """Wait until no document is on its way, no job to be done and no message to be sent."""
     began = time.monotonic()
     while time.monotonic() < began + seconds:
-        rows = await _rows(mesh, "ingestion", _BUSY)
-        if rows[0]["busy"] == 0:
+        busy = await _rows(mesh, "ingestion", _ON_THEIR_WAY)
+        for schema in _SCHEMAS:
+            busy += await _rows(mesh, schema, _BUSY)
+        if not busy:
             return Quiet(reached=True, seconds=time.monotonic() - began)
         await asyncio.sleep(_QUIET_POLL_SECONDS)
     return Quiet(reached=False, seconds=seconds)
@@ -56,21 +72,21 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
 async def read(mesh: Mesh) -> Stores:
     """What all stores hold; takes the mesh down, for the index is one process's alone."""
     documents = {row["id"]: _document(row) for row in await _rows(mesh, "ingestion", _DOCUMENTS)}
-    jobs = await _rows(mesh, "ingestion", "SELECT id, kind, state FROM jobs")
-    unsent = await _rows(mesh, "ingestion", "SELECT count(*) AS count FROM outbox WHERE sent_at IS NULL")
+    jobs = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, "SELECT id, kind, state FROM jobs")]
+    unsent = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _UNSENT)]
     expected = await _rows(mesh, "ingestion", _EXPECTED)
-    receipts = await _rows(mesh, "ingestion", "SELECT document_id, finish_time FROM deletions")
-    events = await _rows(mesh, "ingestion", "SELECT run_id, seq FROM events ORDER BY run_id, seq")
+    receipts = await _rows(mesh, "ingestion", _RECEIPTS)
+    events = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _EVENTS)]
     objects = frozenset(_documents_with_objects(mesh))
     await mesh.stop()
     return Stores(
         documents=documents,
         jobs=[JobRow(**row) for row in jobs],
-        unsent=unsent[0]["count"],
+        unsent=len(unsent),
         expected=frozenset(_place(row) for row in expected),
         indexed=list(_points(mesh.home.root / "retrieval")),
         objects=objects,
-        receipts={row["document_id"]: row["finish_time"] is not None for row in receipts},
+        receipts={row["document_id"]: row["finished"] for row in receipts},
         events=_numbers(events),
     )
 

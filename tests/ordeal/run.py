@@ -93,7 +93,7 @@ async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: f
         if fate < _DELETED:
             await clients.delete(other)
         elif fate < _DELETED + _INDEXED_AGAIN:
-            await clients.index(other)
+            await clients.index(other, key=f"index-{size.seed}-{number}")
         elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED:
             await clients.watch(accepted[-1].document_id)
         await clients.look(other)

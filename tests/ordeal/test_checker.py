@@ -59,6 +59,16 @@ def test_one_key_with_two_documents_is_a_duplicate():
     assert wrongs(UPLOADED, replace(GOOD, documents=documents)) == [Wrong.DUPLICATED]
 
 
+def test_one_key_with_two_versions_is_a_duplicate():
+    stores = replace(
+        GOOD,
+        documents={"d": DocumentRow(id="d", state="READY", version=3, key="k")},
+    )
+    again = Entry(call="index", outcome=Outcome.CUT, sent=1, at=2, document_id="d", key="i")
+    assert wrongs([*UPLOADED, again, replace(again, outcome=Outcome.OK)], stores) == [Wrong.DUPLICATED]
+    assert judge([*UPLOADED, again, replace(again, key="other")], stores) == []
+
+
 def test_a_forgotten_deletion_is_found_in_every_store():
     found = wrongs([*UPLOADED, ok("delete", document_id="d")], GOOD)
     assert sorted(found) == sorted([Wrong.LOST, Wrong.ORPHANED, Wrong.STUCK])
@@ -80,11 +90,12 @@ def test_a_search_sent_after_the_ok_of_a_deletion_finds_nothing_of_it():
 
 def test_a_search_sent_after_a_version_was_seen_finds_none_before_it_and_mixes_none():
     seen = ok("seen", at=2.0, document_id="d", version=2)
+    again = ok("index", document_id="d")
     stores = replace(GOOD, documents={"d": DocumentRow(id="d", state="READY", version=2)})
     search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1)])
-    assert wrongs([seen, search], stores) == [Wrong.STALE]
-    assert wrongs([seen, replace(search, sent=1.0, hits=[("d", 1), ("d", 2)])], stores) == [Wrong.STALE]
-    assert judge([seen, replace(search, hits=[("d", 2)])], stores) == []
+    assert wrongs([again, seen, search], stores) == [Wrong.STALE]
+    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1), ("d", 2)])], stores) == [Wrong.STALE]
+    assert judge([again, seen, replace(search, hits=[("d", 2)])], stores) == []
 
 
 def test_a_version_that_goes_back_is_stale():

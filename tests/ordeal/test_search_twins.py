@@ -29,9 +29,24 @@ async def test_a_search_that_asks_the_index_alone_finds_what_is_deleted(make_lot
 
 
 @pytest.mark.parametrize(("twin", "expected"), [(WHOLE, set()), (twins.KEY_IGNORED, {Wrong.DUPLICATED})])
-async def test_a_request_repeated_under_its_key_is_the_same_request(make_lot, twin, expected):
+async def test_indexing_anew_twice_under_one_key_is_once(make_lot, twin, expected):
+    async with make_lot(twin) as lot:
+        document_id = await lot.upload(SMALL)
+        await lot.quiet()
+        struck = lot.process.life
+        struck.aim(Aim(Point("database.commit@idempotency._once"), Mode.AFTER))
+        await lot.index(document_id, key="once")
+        assert struck.died.is_set()
+        await lot.start()
+        await lot.index(document_id, key="once")
+        await lot.settle()
+        assert {finding.wrong for finding in await lot.verdict(promises={Promise.IDEMPOTENCY})} == expected
+
+
+@pytest.mark.parametrize(("twin", "expected"), [(WHOLE, set()), (twins.KEY_IGNORED, {Wrong.DUPLICATED})])
+async def test_an_upload_repeated_under_its_key_is_the_same_upload(make_lot, twin, expected):
     async with make_lot() as whole:
-        await _require(whole, Promise.IDEMPOTENCY)
+        await _require(whole, Promise.UPLOAD_KEYS)
     async with make_lot(twin) as lot:
         await lot.upload("The first upload makes the default vector store.")
         for number, mode in enumerate((Mode.TIMEOUT, Mode.AFTER)):

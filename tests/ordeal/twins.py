@@ -10,6 +10,7 @@ from typing import Any
 from loremesh_ingestion.ports import IndexedDocument, IndexEntry
 from loremesh_kit.postgres import Connection
 from loremesh_kit.server import Wired
+from loremesh_kit.worker import JobWorker
 
 from tests.ordeal.life import Killed, place
 from tests.ordeal.steel import MortalDatabase, Twin
@@ -45,14 +46,18 @@ class _NoSweeper:
 
 
 def _unswept(wired: Wired) -> Wired:
-    for worker in wired.workers:
-        worker._sweeper = _NoSweeper()  # type: ignore[attr-defined]
+    for worker in _job_workers(wired):
+        worker._sweeper = _NoSweeper()
     return wired
 
 
+def _job_workers(wired: Wired) -> list[Any]:
+    return [worker for worker in wired.workers if isinstance(worker, JobWorker)]
+
+
 def _acked_at_once(wired: Wired) -> Wired:
-    for worker in _unswept(wired).workers:
-        taking = worker._consumer.take  # type: ignore[attr-defined]
+    for worker in _job_workers(_unswept(wired)):
+        taking = worker._consumer.take
 
         async def take(limit: int, taking: Any = taking) -> Any:
             messages = await taking(limit)
@@ -60,7 +65,7 @@ def _acked_at_once(wired: Wired) -> Wired:
                 await message.ack()
             return messages
 
-        worker._consumer.take = take  # type: ignore[attr-defined]
+        worker._consumer.take = take
     return wired
 
 

@@ -52,6 +52,7 @@ def judge(entries: Sequence[Entry], stores: Stores, *, promises: Collection[Prom
     """Every broken promise; empty when all were kept."""
     checks = [lost(entries, stores), stuck(stores), index(stores), deletions(entries, stores)]
     checks += [regressions(entries, stores), logs(stores), streams(entries), messages(stores)]
+    checks.append(chat_jobs(entries, stores))
     if Promise.IDEMPOTENCY in promises:
         checks.append(versions(entries, stores))
     if Promise.UPLOAD_KEYS in promises:
@@ -138,6 +139,21 @@ def effects(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
     for key, ids in made.items():
         if key and len(ids) > 1:
             yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} documents")
+
+
+def chat_jobs(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
+    """G1, G2 and G6 for chat: a job that was accepted is finished, and a key makes one."""
+    made: dict[str, set[str]] = defaultdict(set)
+    for entry in _ok(entries, "chat_job"):
+        made[entry.key].add(entry.document_id)
+        if entry.document_id not in stores.chat_jobs:
+            yield Finding(Wrong.LOST, f"chat job {entry.document_id} was accepted and is nowhere")
+    for job_id, status in stores.chat_jobs.items():
+        if status in ("QUEUED", "RUNNING"):
+            yield Finding(Wrong.STUCK, f"chat job {job_id} is {status}")
+    for key, ids in made.items():
+        if len(ids) > 1:
+            yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} chat jobs")
 
 
 def versions(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:

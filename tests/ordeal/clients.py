@@ -196,6 +196,22 @@ class Clients:
             self.replies.append(str(error.details()))
         self.ledger.note("chat", outcome, sent=sent, key=str(number), events=events, text=said, reason=reason)
 
+    async def chat_job(self, number: int) -> None:
+        """Ask in the background, until it is accepted; the job's id stands where a document's would."""
+        key = f"chat-{self.seed}-{number}"
+        question = text.query(random.Random(key), self.documents)  # noqa: S311 - the same body under the same key
+
+        async def call() -> dict[str, str]:
+            body = {"message": question, "vector_store_ids": [self.store]}
+            response = await self.http.post("/api/v1/chat/async", json=body, headers={"idempotency-key": key})
+            self.replies.append(response.text)
+            if response.status_code == _HTTP_OVERLOADED or response.status_code >= _HTTP_SERVER:
+                raise ConnectionError(str(response.status_code))
+            response.raise_for_status()
+            return {"document_id": response.json()["job_id"]}
+
+        await self._insist("chat_job", call, key=key)
+
     async def _insist(self, name: str, call: Callable[[], Awaitable[dict[str, str]]], **facts: str) -> None:
         until = time.monotonic() + self.patience
         while time.monotonic() < until:

@@ -6,6 +6,7 @@ import httpx
 from grpc import StatusCode, aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh_kit.identity import PRINCIPAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 
 from tests.ordeal.checker import Promise
 from tests.ordeal.mesh import Mesh
@@ -28,7 +29,10 @@ async def made_by(mesh: Mesh) -> frozenset[Promise]:
 async def _resolves_versions(target: str) -> bool:
     async with aio.insecure_channel(target) as channel:
         try:
-            await DocumentServiceStub(channel).ResolveVersions(pb.ResolveVersionsRequest(), timeout=_SECONDS)
+            request = pb.ResolveVersionsRequest(document_ids=["none"])
+            # Past the front door, which would say who calls.
+            caller = ((TENANT_HEADER, "default"), (PRINCIPAL_HEADER, "ordeal"), (REQUEST_ID_HEADER, "ordeal"))
+            await DocumentServiceStub(channel).ResolveVersions(request, timeout=_SECONDS, metadata=caller)
         except aio.AioRpcError as error:
             return error.code() is StatusCode.NOT_FOUND
     return True

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ async def read(mesh: Mesh) -> Stores:
     expected = await _rows(mesh, "ingestion", _EXPECTED)
     receipts = await _rows(mesh, "ingestion", _RECEIPTS)
     events = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _EVENTS)]
+    chat_jobs = await _rows(mesh, "agent", "SELECT id, status FROM chat_jobs")
     objects = frozenset(_documents_with_objects(mesh))
     await mesh.stop()
     return Stores(
@@ -88,13 +89,15 @@ async def read(mesh: Mesh) -> Stores:
         objects=objects,
         receipts={row["document_id"]: row["finished"] for row in receipts},
         events=_numbers(events),
+        chat_jobs={row["id"]: row["status"] for row in chat_jobs},
     )
 
 
-async def settled_after(mesh: Mesh, instant: float) -> list[float]:
-    """For each document that came to rest after an instant of the wall clock: after how many seconds."""
+async def settled_after(mesh: Mesh, instant: float, documents: Collection[str]) -> list[float]:
+    """For each of these that came to rest after an instant of the wall clock: after how many seconds."""
     rows = await _rows(mesh, "ingestion", _DOCUMENTS)
-    return sorted(float(row["updated"]) - instant for row in rows if float(row["updated"]) > instant)
+    seconds = (float(row["updated"]) - instant for row in rows if row["id"] in documents)
+    return sorted(each for each in seconds if each > 0)
 
 
 def texts(mesh: Mesh) -> dict[str, str]:

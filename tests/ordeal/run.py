@@ -74,13 +74,13 @@ async def _load_and_break(clients: Clients, conductor: Conductor, faults: Sequen
             numbers = iter(range(size.documents))
             began = time.monotonic()
             for _ in range(_UPLOADERS):
-                uploads.create_task(_upload(clients, numbers, size, began))
+                uploads.create_task(_upload(clients, numbers, size, began, uploads))
         await asyncio.wait({breaking, chatting})
         stop.set()
         await searching
 
 
-async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: float) -> None:
+async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: float, group: asyncio.TaskGroup) -> None:
     """Each document at its time, and then what may become of it."""
     for number in numbers:
         await asyncio.sleep(max(0.0, began + size.seconds * number / size.documents - time.monotonic()))
@@ -95,7 +95,7 @@ async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: f
         elif fate < _DELETED + _INDEXED_AGAIN:
             await clients.index(other, key=f"index-{size.seed}-{number}")
         elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED:
-            await clients.watch(accepted[-1].document_id)
+            group.create_task(clients.watch(accepted[-1].document_id))
         await clients.look(other)
 
 
@@ -108,6 +108,7 @@ async def _search(clients: Clients, stop: asyncio.Event) -> None:
 async def _chat(clients: Clients, size: Size) -> None:
     for number in range(_CHATS):
         await clients.chat(number)
+        await clients.chat_job(number)
         await asyncio.sleep(size.seconds / _CHATS)
 
 
@@ -126,7 +127,7 @@ async def _heal_and_judge(
     quiet = await reading.until_quiet(mesh, seconds=_HEAL_SECONDS)
     # Whoever holds a lease would be found by now, and what is only late would be done.
     await asyncio.sleep(_LEASES_OF_QUIET * size.lease)
-    recovery = await reading.settled_after(mesh, last_fault)
+    recovery = await reading.settled_after(mesh, last_fault, _accepted_before(clients.ledger, conductor.last_at))
     stores = await reading.read(mesh)
     entries = clients.ledger.entries
     findings: list[Finding] = judge(entries, stores, promises=promises)
@@ -142,6 +143,12 @@ async def _heal_and_judge(
         recovery=recovery,
         promises=promises,
     )
+
+
+def _accepted_before(ledger: Ledger, instant: float) -> set[str]:
+    """Documents for which nothing was asked after the last fault."""
+    late = {entry.document_id for entry in ledger.entries if entry.call in ("upload", "index") and entry.at > instant}
+    return {entry.document_id for entry in ledger.acknowledged("upload")} - late
 
 
 def _passwords(mesh: Mesh) -> list[str]:

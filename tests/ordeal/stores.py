@@ -32,7 +32,7 @@ class Stores:
 
     `objects` are the documents that have bytes in the object store, `receipts` says of each deleted document whether
     its purge is finished, `events` are the numbers in each event log, `effects` the ids of messages
-    that had one.
+    that had one, `chat_jobs` the status of each job of the agent.
     """
 
     documents: Mapping[str, DocumentRow] = field(default_factory=dict)
@@ -44,3 +44,4 @@ class Stores:
     receipts: Mapping[str, bool] = field(default_factory=dict)
     events: Mapping[str, Sequence[int]] = field(default_factory=dict)
     effects: Sequence[str] = ()
+    chat_jobs: Mapping[str, str] = field(default_factory=dict)

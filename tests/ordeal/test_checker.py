@@ -59,6 +59,15 @@ def test_one_key_with_two_documents_is_a_duplicate():
     assert wrongs(UPLOADED, replace(GOOD, documents=documents)) == [Wrong.DUPLICATED]
 
 
+def test_an_accepted_chat_job_is_finished_and_one():
+    accepted = ok("chat_job", document_id="c", key="k")
+    assert judge([accepted], Stores(chat_jobs={"c": "COMPLETED"})) == []
+    assert wrongs([accepted], Stores()) == [Wrong.LOST]
+    assert wrongs([accepted], Stores(chat_jobs={"c": "RUNNING"})) == [Wrong.STUCK]
+    twice = Stores(chat_jobs={"c": "COMPLETED", "e": "COMPLETED"})
+    assert wrongs([accepted, replace(accepted, document_id="e")], twice) == [Wrong.DUPLICATED]
+
+
 def test_one_key_with_two_versions_is_a_duplicate():
     stores = replace(
         GOOD,

@@ -1,0 +1,180 @@
+"""Reads the stores of a mesh themselves, past every service: the index once it is down, the others while it runs."""
+
+import asyncio
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import qdrant_edge as edge
+from loremesh_cli.mesh.seaweedfs import S3Access
+from psycopg.rows import dict_row
+
+from tests.ordeal.clients import MARK
+from tests.ordeal.mesh import Mesh
+from tests.ordeal.stores import DocumentRow, JobRow, Place, Stores
+
+_PAGE = 1000
+_QUIET_POLL_SECONDS = 0.5
+
+_SCHEMAS = ("ingestion", "agent")
+
+_BUSY = """
+SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') UNION ALL SELECT 1 FROM outbox WHERE sent_at IS NULL
+"""
+
+_ON_THEIR_WAY = """
+SELECT 1 FROM documents WHERE state NOT IN ('READY', 'FAILED')
+UNION ALL
+SELECT 1 FROM deletions WHERE num_nulls(index_time, objects_time, rows_time, conversations_time) > 0
+"""
+
+_RECEIPTS = """
+SELECT document_id, num_nulls(index_time, objects_time, rows_time, conversations_time) = 0 AS finished FROM deletions
+"""
+
+_UNSENT = "SELECT id FROM outbox WHERE sent_at IS NULL"
+
+_EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
+
+_DOCUMENTS = "SELECT id, state, version, attributes, failure, extract(epoch FROM update_time) AS updated FROM documents"
+
+_EXPECTED = """
+SELECT documents.id AS document_id, chunks.version, chunks.index
+FROM chunks JOIN documents ON documents.key = chunks.document_id WHERE chunks.version = documents.version
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Whether the mesh came to rest, and after how many seconds."""
+
+    reached: bool
+    seconds: float
+
+
+async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
+    """Wait until no document is on its way, no job to be done and no message to be sent."""
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
+        busy = await _rows(mesh, "ingestion", _ON_THEIR_WAY)
+        for schema in _SCHEMAS:
+            busy += await _rows(mesh, schema, _BUSY)
+        if not busy:
+            return Quiet(reached=True, seconds=time.monotonic() - began)
+        await asyncio.sleep(_QUIET_POLL_SECONDS)
+    return Quiet(reached=False, seconds=seconds)
+
+
+async def read(mesh: Mesh) -> Stores:
+    """What all stores hold; takes the mesh down, for the index is one process's alone."""
+    documents = {row["id"]: _document(row) for row in await _rows(mesh, "ingestion", _DOCUMENTS)}
+    jobs = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, "SELECT id, kind, state FROM jobs")]
+    unsent = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _UNSENT)]
+    expected = await _rows(mesh, "ingestion", _EXPECTED)
+    receipts = await _rows(mesh, "ingestion", _RECEIPTS)
+    events = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _EVENTS)]
+    chat_jobs = await _rows(mesh, "agent", "SELECT id, status FROM chat_jobs")
+    objects = frozenset(_documents_with_objects(mesh))
+    await mesh.stop()
+    return Stores(
+        documents=documents,
+        jobs=[JobRow(**row) for row in jobs],
+        unsent=len(unsent),
+        expected=frozenset(_place(row) for row in expected),
+        indexed=list(_points(mesh.home.root / "retrieval")),
+        objects=objects,
+        receipts={row["document_id"]: row["finished"] for row in receipts},
+        events=_numbers(events),
+        chat_jobs={row["id"]: row["status"] for row in chat_jobs},
+    )
+
+
+async def settled_after(mesh: Mesh, instant: float, documents: Collection[str]) -> list[float]:
+    """For each of these that came to rest after an instant of the wall clock: after how many seconds."""
+    rows = await _rows(mesh, "ingestion", _DOCUMENTS)
+    seconds = (float(row["updated"]) - instant for row in rows if row["id"] in documents)
+    return sorted(each for each in seconds if each > 0)
+
+
+def texts(mesh: Mesh) -> dict[str, str]:
+    """Every log file by name."""
+    return {f"log {path.name}": path.read_text(errors="replace") for path in mesh.home.logs.glob("*.log*")}
+
+
+async def _rows(mesh: Mesh, schema: str, query: str) -> list[dict[str, Any]]:
+    options = f"-c search_path={schema}"
+    async with await psycopg.AsyncConnection.connect(
+        mesh.database_url, options=options, row_factory=dict_row, connect_timeout=10
+    ) as connection:
+        return await (await connection.execute(query)).fetchall()  # type: ignore[arg-type]
+
+
+def _document(row: dict[str, Any]) -> DocumentRow:
+    return DocumentRow(
+        id=row["id"],
+        state=row["state"],
+        version=row["version"],
+        key=row["attributes"].get(MARK, ""),
+        reason=(row["failure"] or {}).get("reason", ""),
+    )
+
+
+def _place(row: dict[str, Any]) -> Place:
+    return row["document_id"], row["version"], row["index"]
+
+
+def _numbers(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row["run_id"], []).append(row["seq"])
+    return found
+
+
+def _documents_with_objects(mesh: Mesh) -> Iterator[str]:
+    import boto3
+
+    keys = S3Access(
+        f"http://127.0.0.1:{mesh.ports['seaweedfs-s3']}",
+        mesh.secrets.s3_access_key_id,
+        mesh.secrets.s3_secret_access_key,
+        "loremesh",
+    )
+    client = boto3.client(
+        "s3",
+        endpoint_url=keys.endpoint_url,
+        aws_access_key_id=keys.access_key_id,
+        aws_secret_access_key=keys.secret_access_key,
+        region_name=keys.region,
+    )
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=keys.bucket):
+        for item in page.get("Contents", ()):
+            parts = item["Key"].split("/")
+            if len(parts) > 2:
+                yield parts[1]
+
+
+def _points(directory: Path) -> Iterator[Place]:
+    """Every point of every model's shard, in the engine's own files."""
+    for manifest in directory.glob("*/manifest.json"):
+        dimension = json.loads(manifest.read_text())["dimension"]
+        shard = edge.EdgeShard.load(str(manifest.parent / "shard"), _configuration(dimension))
+        offset: Any = None
+        while True:
+            request = edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=True, with_vector=False)
+            records, offset = shard.scroll(request)
+            for record in records:
+                payload = record.payload or {}
+                yield payload["document_id"], payload["document_version"], payload["index"]
+            if offset is None:
+                break
+        shard.close()
+
+
+def _configuration(dimension: int) -> Any:
+    from loremesh_retrieval.adapters.edge_requests import configuration
+
+    return configuration(dimension)

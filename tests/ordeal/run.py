@@ -1,0 +1,157 @@
+"""One ordeal from start to end: load and faults at the same time, a time to heal, and the verdict."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.ordeal import plan, reading
+from tests.ordeal.checker import Finding, Promise, judge, leaks
+from tests.ordeal.clients import Clients
+from tests.ordeal.conductor import Conductor
+from tests.ordeal.ledger import Ledger
+from tests.ordeal.mesh import Mesh, running
+from tests.ordeal.promises import made_by
+from tests.ordeal.provider import Script, scripted
+from tests.ordeal.report import Report
+
+Say = Callable[[str], None]
+_HEAL_SECONDS = 120.0
+_LEASES_OF_QUIET = 2
+_UPLOADERS = 8
+_SEARCH_PAUSE = 0.05
+_CHATS = 40
+_DELETED, _INDEXED_AGAIN, _WATCHED = 0.15, 0.15, 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of it."""
+
+    seed: int = 1
+    documents: int = 200
+    faults: int = 30
+    seconds: float = 80.0
+    lease: float = 4.0
+
+
+async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
+    """Run it below `directory` and judge."""
+    canaries = [f"canary-{secrets.token_hex(8)}" for _ in range(2)]
+    faults = plan.faults(seed=size.seed, count=size.faults, seconds=size.seconds, lease=size.lease)
+    for fault in faults:
+        say(str(fault))
+    ledger = Ledger(directory / "ledger.jsonl")
+    with scripted(Script(seed=size.seed, canary=canaries[0])) as provider_url:
+        async with running(
+            directory / "mesh", lease=size.lease, provider_url=provider_url, provider_key=canaries[1]
+        ) as mesh:
+            promises = await made_by(mesh)
+            conductor = Conductor(mesh=mesh, say=say)
+            clients = Clients(
+                target=mesh.target,
+                ledger=ledger,
+                seed=size.seed,
+                documents=size.documents,
+                patience=size.seconds + _HEAL_SECONDS,
+            )
+            async with clients:
+                await _load_and_break(clients, conductor, faults, size)
+                return await _heal_and_judge(mesh, clients, conductor, size, promises, canaries, say)
+
+
+async def _load_and_break(clients: Clients, conductor: Conductor, faults: Sequence[plan.Fault], size: Size) -> None:
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        searching = group.create_task(_search(clients, stop))
+        breaking = group.create_task(conductor.play(faults))
+        chatting = group.create_task(_chat(clients, size))
+        async with asyncio.TaskGroup() as uploads:
+            numbers = iter(range(size.documents))
+            began = time.monotonic()
+            for _ in range(_UPLOADERS):
+                uploads.create_task(_upload(clients, numbers, size, began, uploads))
+        await asyncio.wait({breaking, chatting})
+        stop.set()
+        await searching
+
+
+async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: float, group: asyncio.TaskGroup) -> None:
+    """Each document at its time, and then what may become of it."""
+    for number in numbers:
+        await asyncio.sleep(max(0.0, began + size.seconds * number / size.documents - time.monotonic()))
+        await clients.upload(number)
+        accepted = clients.ledger.acknowledged("upload")
+        if not accepted:
+            continue
+        chance = random.Random(f"{size.seed}/{number}/fate")  # noqa: S311 - the same for the same seed
+        fate, other = chance.random(), chance.choice(accepted).document_id
+        if fate < _DELETED:
+            await clients.delete(other)
+        elif fate < _DELETED + _INDEXED_AGAIN:
+            await clients.index(other, key=f"index-{size.seed}-{number}")
+        elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED:
+            group.create_task(clients.watch(accepted[-1].document_id))
+        await clients.look(other)
+
+
+async def _search(clients: Clients, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await clients.search()
+        await asyncio.sleep(_SEARCH_PAUSE)
+
+
+async def _chat(clients: Clients, size: Size) -> None:
+    for number in range(_CHATS):
+        await clients.chat(number)
+        await clients.chat_job(number)
+        await asyncio.sleep(size.seconds / _CHATS)
+
+
+async def _heal_and_judge(
+    mesh: Mesh,
+    clients: Clients,
+    conductor: Conductor,
+    size: Size,
+    promises: frozenset[Promise],
+    canaries: list[str],
+    say: Say,
+) -> Report:
+    last_fault = time.time() - (time.monotonic() - conductor.last_at)
+    with suppress(TimeoutError):
+        await conductor.heal((*plan.SERVICES, *plan.STORES))
+    quiet = await reading.until_quiet(mesh, seconds=_HEAL_SECONDS)
+    # Whoever holds a lease would be found by now, and what is only late would be done.
+    await asyncio.sleep(_LEASES_OF_QUIET * size.lease)
+    recovery = await reading.settled_after(mesh, last_fault, _accepted_before(clients.ledger, conductor.last_at))
+    stores = await reading.read(mesh)
+    entries = clients.ledger.entries
+    findings: list[Finding] = judge(entries, stores, promises=promises)
+    findings += leaks(canaries, reading.texts(mesh) | {"replies": "\n".join(clients.replies)})
+    findings += leaks(_passwords(mesh), reading.texts(mesh) | {"replies": "\n".join(clients.replies)})
+    say(f"quiet: {quiet.reached} after {quiet.seconds:.1f} s")
+    return Report(
+        seed=size.seed,
+        findings=findings,
+        entries=entries,
+        faults=conductor.done,
+        missed=conductor.missed,
+        recovery=recovery,
+        promises=promises,
+    )
+
+
+def _accepted_before(ledger: Ledger, instant: float) -> set[str]:
+    """Documents for which nothing was asked after the last fault."""
+    late = {entry.document_id for entry in ledger.entries if entry.call in ("upload", "index") and entry.at > instant}
+    return {entry.document_id for entry in ledger.acknowledged("upload")} - late
+
+
+def _passwords(mesh: Mesh) -> list[str]:
+    """The mesh's own secrets are canaries too: they are in every connection string a driver might print."""
+    keys = mesh.secrets
+    return [keys.postgres, keys.ingestion, keys.agent, keys.nats, keys.s3_secret_access_key]

@@ -1,0 +1,47 @@
+"""What the stores hold when all is quiet, in the checker's words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Place = tuple[str, int, int]  # document, version, position of a chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRow:
+    """A document in Postgres; `key` is the mark its uploader put on it."""
+
+    id: str
+    state: str
+    version: int = 0
+    key: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job in Postgres."""
+
+    id: str
+    kind: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Everything the mesh keeps. `expected` are the chunks Postgres says searches see, `indexed` every point there is.
+
+    `objects` are the documents that have bytes in the object store, `receipts` says of each deleted document whether
+    its purge is finished, `events` are the numbers in each event log, `effects` the ids of messages
+    that had one, `chat_jobs` the status of each job of the agent.
+    """
+
+    documents: Mapping[str, DocumentRow] = field(default_factory=dict)
+    jobs: Sequence[JobRow] = ()
+    unsent: int = 0
+    expected: frozenset[Place] = frozenset()
+    indexed: Sequence[Place] = ()
+    objects: frozenset[str] = frozenset()
+    receipts: Mapping[str, bool] = field(default_factory=dict)
+    events: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    effects: Sequence[str] = ()
+    chat_jobs: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,147 @@
+"""The checker sees each way to break a promise, and nothing wrong where nothing is."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.ordeal.checker import Wrong, judge, leaks
+from tests.ordeal.ledger import Entry, Ledger, Outcome, read
+from tests.ordeal.stores import DocumentRow, JobRow, Stores
+
+pytestmark = pytest.mark.unit
+
+
+def ok(call, at=1.0, **facts):
+    return Entry(call=call, outcome=Outcome.OK, sent=at - 0.5, at=at, **facts)
+
+
+GOOD = Stores(
+    documents={"d": DocumentRow(id="d", state="READY", version=1, key="k")},
+    jobs=[JobRow(id="j", kind="index", state="SUCCEEDED")],
+    expected=frozenset({("d", 1, 0)}),
+    indexed=[("d", 1, 0)],
+    objects=frozenset({"d"}),
+    events={"d": [1, 2, 3]},
+)
+UPLOADED = [ok("upload", document_id="d", key="k")]
+WATCHED = ok("watch", key="d", events=[(1, "state_changed"), (2, "ready")])
+
+
+def wrongs(entries, stores):
+    return [finding.wrong for finding in judge(entries, stores)]
+
+
+def test_nothing_is_wrong_where_all_is_well():
+    assert judge([*UPLOADED, WATCHED], GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stores"),
+    [
+        (Wrong.LOST, Stores()),
+        (Wrong.LOST, replace(GOOD, indexed=[])),
+        (Wrong.LOST, replace(GOOD, documents={"d": DocumentRow(id="d", state="FAILED")})),
+        (Wrong.STUCK, replace(GOOD, documents={"d": DocumentRow(id="d", state="PARSING", version=1)})),
+        (Wrong.STUCK, replace(GOOD, jobs=[JobRow(id="j", kind="index", state="RUNNING")])),
+        (Wrong.STUCK, replace(GOOD, unsent=1)),
+        (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 0)])),
+        (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 1)])),
+        (Wrong.UNTRUE, replace(GOOD, events={"d": [1, 3]})),
+        (Wrong.DUPLICATED, replace(GOOD, effects=["m", "m"])),
+    ],
+)
+def test_what_the_stores_hold_is_compared_with_what_was_acknowledged(wrong, stores):
+    assert wrongs(UPLOADED, stores) == [wrong]
+
+
+def test_one_key_with_two_documents_is_a_duplicate():
+    documents = {**GOOD.documents, "e": DocumentRow(id="e", state="READY", version=1, key="k")}
+    assert wrongs(UPLOADED, replace(GOOD, documents=documents)) == [Wrong.DUPLICATED]
+
+
+def test_an_accepted_chat_job_is_finished_and_one():
+    accepted = ok("chat_job", document_id="c", key="k")
+    assert judge([accepted], Stores(chat_jobs={"c": "COMPLETED"})) == []
+    assert wrongs([accepted], Stores()) == [Wrong.LOST]
+    assert wrongs([accepted], Stores(chat_jobs={"c": "RUNNING"})) == [Wrong.STUCK]
+    twice = Stores(chat_jobs={"c": "COMPLETED", "e": "COMPLETED"})
+    assert wrongs([accepted, replace(accepted, document_id="e")], twice) == [Wrong.DUPLICATED]
+
+
+def test_one_key_with_two_versions_is_a_duplicate():
+    stores = replace(
+        GOOD,
+        documents={"d": DocumentRow(id="d", state="READY", version=3, key="k")},
+    )
+    again = Entry(call="index", outcome=Outcome.CUT, sent=1, at=2, document_id="d", key="i")
+    assert wrongs([*UPLOADED, again, replace(again, outcome=Outcome.OK)], stores) == [Wrong.DUPLICATED]
+    assert judge([*UPLOADED, again, replace(again, key="other")], stores) == []
+
+
+def test_a_forgotten_deletion_is_found_in_every_store():
+    found = wrongs([*UPLOADED, ok("delete", document_id="d")], GOOD)
+    assert sorted(found) == sorted([Wrong.LOST, Wrong.ORPHANED, Wrong.STUCK])
+
+
+def test_a_document_whose_deletion_was_cut_may_be_there_or_not():
+    cut = Entry(call="delete", outcome=Outcome.CUT, sent=1, at=2, document_id="d")
+    assert judge([*UPLOADED, cut], Stores(receipts={"d": True})) == []
+    assert judge([*UPLOADED, cut], GOOD) == []
+
+
+def test_a_search_sent_after_the_ok_of_a_deletion_finds_nothing_of_it():
+    deleted = ok("delete", at=2.0, document_id="d")
+    stores = Stores(receipts={"d": True})
+    before = Entry(call="search", outcome=Outcome.OK, sent=1.9, at=2.5, hits=[("d", 1)])
+    assert judge([deleted, before], stores) == []
+    assert wrongs([deleted, replace(before, sent=2.1)], stores) == [Wrong.STALE]
+
+
+def test_a_search_sent_after_a_version_was_seen_finds_none_before_it_and_mixes_none():
+    seen = ok("seen", at=2.0, document_id="d", version=2)
+    again = ok("index", document_id="d")
+    stores = replace(GOOD, documents={"d": DocumentRow(id="d", state="READY", version=2)})
+    search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1)])
+    assert wrongs([again, seen, search], stores) == [Wrong.STALE]
+    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1), ("d", 2)])], stores) == [Wrong.STALE]
+    assert judge([again, seen, replace(search, hits=[("d", 2)])], stores) == []
+
+
+def test_a_version_that_goes_back_is_stale():
+    assert wrongs([ok("seen", document_id="d", version=2)], GOOD) == [Wrong.STALE]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [(1, "state_changed"), (3, "ready")],
+        [(1, "state_changed"), (1, "state_changed"), (2, "ready")],
+        [(1, "ready"), (2, "ready")],
+        [(1, "state_changed")],
+    ],
+)
+def test_a_stream_with_a_gap_a_repeat_or_no_single_end_is_untrue(events):
+    assert Wrong.UNTRUE in wrongs([replace(WATCHED, events=events)], GOOD)
+
+
+def test_a_stream_that_was_cut_is_taken_up_where_it_was():
+    first = replace(WATCHED, outcome=Outcome.CUT, events=[(1, "state_changed")])
+    assert judge([first, replace(WATCHED, events=[(2, "ready")])], GOOD) == []
+
+
+def test_a_chat_without_the_last_word_was_not_whole():
+    events = [(1, "run_started"), (2, "completed")]
+    assert wrongs([ok("chat", key="1", events=events, text="word1 ")], GOOD) == [Wrong.UNTRUE]
+    assert judge([ok("chat", key="1", events=events, text="word1 Over.")], GOOD) == []
+
+
+def test_a_secret_is_found_wherever_it_comes_out():
+    (finding,) = leaks(["canary-1"], {"log agent": "error: canary-1", "replies": ""})
+    assert (finding.wrong, finding.what) == (Wrong.LEAKED, "a secret is in log agent")
+
+
+def test_a_ledger_reads_back_as_it_was_written(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.note("upload", Outcome.OK, sent=1.0, document_id="d", key="k")
+    ledger.close()
+    assert read(tmp_path / "ledger.jsonl") == ledger.entries

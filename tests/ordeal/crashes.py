@@ -68,7 +68,7 @@ async def suffer(lot: Lot, case: Case) -> tuple[bool, list[Finding]]:
     lot.process.life.aim(None)
     if subject and not case.act.name.startswith("delete"):
         await lot.look(subject)
-    return met, await lot.verdict(promises=PROMISES)
+    return met, await lot.settled_verdict(promises=PROMISES)
 
 
 async def _struck_or_done(lot: Lot, acting: "asyncio.Future[object]") -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -204,9 +204,17 @@ class Lot:
     def _points(self) -> list[Any]:
         return list(self.ground.index.chunks.values())
 
-    async def verdict(self, *, promises: frozenset[Promise] = frozenset()) -> list[Finding]:
+    async def verdict(self, *, promises: Collection[Promise] = frozenset()) -> list[Finding]:
         """By the same checker that judges a whole mesh."""
         return judge(self.ledger.entries, await self.stores(), promises=promises)
+
+    async def settled_verdict(self, *, promises: Collection[Promise] = frozenset()) -> list[Finding]:
+        """The verdict at rest; asked for twice when it is bad, since a process that starts sends facts once more."""
+        await self.settle()
+        if findings := await self.verdict(promises=promises):
+            await self.settle()
+            findings = await self.verdict(promises=promises)
+        return findings
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
         """As a superuser, past every process."""

@@ -45,8 +45,8 @@ async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
     faults = plan.faults(seed=size.seed, count=size.faults, seconds=size.seconds, lease=size.lease)
     for fault in faults:
         say(str(fault))
-    ledger = Ledger(directory / "ledger.jsonl")
-    with scripted(Script(seed=size.seed, canary=canaries[0])) as provider_url:
+    script = Script(seed=size.seed, canary=canaries[0])
+    with Ledger(directory / "ledger.jsonl") as ledger, scripted(script) as provider_url:
         async with running(
             directory / "mesh", lease=size.lease, provider_url=provider_url, provider_key=canaries[1]
         ) as mesh:

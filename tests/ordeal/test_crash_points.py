@@ -11,7 +11,7 @@ from tests.ordeal.crashes import cases, discover, suffer
 
 pytestmark = [pytest.mark.steelthread, pytest.mark.timeout(300)]
 
-LOTS = 8
+LOTS = 12
 
 
 async def test_every_crash_point_of_ingestion_keeps_every_promise(make_lot):

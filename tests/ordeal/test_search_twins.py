@@ -39,8 +39,7 @@ async def test_indexing_anew_twice_under_one_key_is_once(make_lot, twin, expecte
         assert struck.died.is_set()
         await lot.start()
         await lot.index(document_id, key="once")
-        await lot.settle()
-        assert {finding.wrong for finding in await lot.verdict(promises={Promise.IDEMPOTENCY})} == expected
+        assert {finding.wrong for finding in await lot.settled_verdict(promises={Promise.IDEMPOTENCY})} == expected
 
 
 @pytest.mark.parametrize(("twin", "expected"), [(WHOLE, set()), (twins.KEY_IGNORED, {Wrong.DUPLICATED})])
@@ -56,5 +55,4 @@ async def test_an_upload_repeated_under_its_key_is_the_same_upload(make_lot, twi
             if struck.died.is_set():
                 await lot.start()
             await lot.upload(SMALL, key=f"key-{number}")
-        await lot.settle()
-        assert {finding.wrong for finding in await lot.verdict(promises=EVERY_PROMISE)} == expected
+        assert {finding.wrong for finding in await lot.settled_verdict(promises=EVERY_PROMISE)} == expected

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 from loremesh_agent import prompts
 from loremesh_agent.adapters.configured import ConfiguredAgents
-from loremesh_agent.adapters.memory import MemoryIndex, MemoryRecords, MemoryTurns
+from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, MemoryRecords, MemoryTurns
 from loremesh_agent.adapters.openai import OpenAIProvider
 from loremesh_agent.domain.agents import Agent, Window
 from loremesh_agent.domain.events import Completed, FinishReason
@@ -16,6 +16,7 @@ from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
+from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import ProviderStreamCut
 from loremesh_agent.ports import ModelFinish
 from loremesh_kit.clock import SystemClock
@@ -77,6 +78,7 @@ def engine(provider) -> ChatEngine:
         agents=ConfiguredAgents(default=agent),
         index=MemoryIndex({"default": Found(passages=(passage,), similarity=0.9)}),
         provider=PatientProvider(provider=provider, patience=Patience(first_token=5, idle=5, total=10, attempts=1)),
+        quoting=Quoting(documents=MemoryDocuments()),
         turns=MemoryTurns(records=MemoryRecords(clock=SystemClock()), lease=10),
         clock=SystemClock(),
         floors=Floors(),

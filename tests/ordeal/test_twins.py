@@ -88,13 +88,13 @@ async def found(make_lot, twin: Twin, ordeal: Ordeal) -> set[Wrong]:
         await lot.upload("The first upload makes the default vector store.")
         await lot.quiet()
         await ordeal(lot)
+        promises = frozenset({Promise.STRICT_SEARCH})
         if twin is WHOLE:
-            await lot.settle()
-        else:
-            await lot.pass_time()
-            await lot.quiet(PATIENCE)
+            return {finding.wrong for finding in await lot.settled_verdict(promises=promises)}
+        await lot.pass_time()
+        await lot.quiet(PATIENCE)
         assert not lot.unused_rewrites(), "the twin is not the service without its mechanism any more"
-        return {finding.wrong for finding in await lot.verdict(promises=frozenset({Promise.STRICT_SEARCH}))}
+        return {finding.wrong for finding in await lot.verdict(promises=promises)}
 
 
 @pytest.mark.parametrize("name", CASES)

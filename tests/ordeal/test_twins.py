@@ -116,15 +116,6 @@ async def deleted_while_a_frozen_worker_indexes(lot: Lot) -> None:
     await late(struck)
 
 
-_LEFT_BEHIND = pytest.mark.xfail(reason="who loses the fence leaves in the index what it wrote too late", strict=True)
-
-
-@pytest.mark.parametrize(
-    "ordeal",
-    [
-        pytest.param(frozen_while_another_indexed_anew, marks=_LEFT_BEHIND),
-        deleted_while_a_frozen_worker_indexes,
-    ],
-)
+@pytest.mark.parametrize("ordeal", [frozen_while_another_indexed_anew, deleted_while_a_frozen_worker_indexes])
 async def test_a_late_worker_leaves_nothing_in_the_index(make_lot, ordeal):
     assert await found(make_lot, WHOLE, ordeal) == set()

@@ -140,6 +140,14 @@ async def test_facts_of_a_stream_that_was_lost_are_sent_again(workshop):
     assert again.id == first
 
 
+async def test_a_stream_that_was_there_all_along_was_not_lost(workshop):
+    async with workshop.open(relay=False):
+        await workshop.bus.ensure_service_stream()
+        made = workshop.bus.streams_created
+        await workshop.bus.ensure_service_stream()
+        assert (made, workshop.bus.streams_created) == (1, 1)
+
+
 async def test_an_effect_happens_the_first_time_only(database):
     with caller(tenant="acme"):
         async with database.transaction() as connection:

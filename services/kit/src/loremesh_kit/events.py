@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.loops import background
@@ -152,13 +152,15 @@ class Bus:
         )
         with translated():
             jetstream = self._connected_jetstream()
+            # Asked first: the answer to add_stream calls a stream created that was there before.
             try:
-                info = await jetstream.add_stream(config)
-            except BadRequestError:
-                info = await jetstream.update_stream(config)
-        if info.did_create:
-            self.streams_created += 1
-            _log.info("stream made", stream=name)
+                await jetstream.stream_info(name)
+            except NotFoundError:
+                await jetstream.add_stream(config)
+                self.streams_created += 1
+                _log.info("stream made", stream=name)
+            else:
+                await jetstream.update_stream(config)
 
     async def ensure_service_stream(self) -> None:
         """The stream that carries this service's jobs and facts."""

@@ -8,8 +8,8 @@ from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import FenceLost, Handler, Job
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.domain.document import DocumentState
-from loremesh_ingestion.domain.jobs import DELETE
+from loremesh_ingestion.domain.document import DocumentState, Standing, outdated_before, standing
+from loremesh_ingestion.domain.jobs import DELETE, PURGE
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.purging import Purger
@@ -64,17 +64,23 @@ class Deletions:
                 await self._purger.finish(connection, job.subject_id, tombstone.vector_store_id, attempt=job.attempt)
             await jobs.complete(connection, job)
 
-    async def remove_again(self, document_id: str) -> None:
-        """Have whatever is left of a deleted document removed; nothing for any other."""
-        if await self._records.tombstone(document_id) is not None:
-            async with self._database.transaction() as connection:
+    async def clean_up_after(self, job: Job) -> None:
+        """Have removed what a worker that lost its index job may have written since then, where nobody wants it."""
+        document_id, version = job.payload["document_id"], job.payload["version"]
+        deleted = await self._records.tombstone(document_id) is not None
+        async with self._database.transaction() as connection:
+            if deleted:
                 await self._queue.enqueue(connection, [history.job(DELETE, document_id)])
+            elif line := await self._documents.lock(connection, job.subject_id):
+                unwanted = standing(line, version) is not Standing.CURRENT
+                if unwanted and (before := outdated_before(line, version)):
+                    await self._queue.enqueue(connection, [history.job(PURGE, line.key, before_version=before)])
 
 
 class LateWriter:
-    """Index work that may have lost its job while it wrote: what it wrote for a deleted document is removed again.
+    """Index work that may have lost its job while it wrote: what it wrote and nobody wants is removed again.
 
-    Nobody else could know of it: the worker that has the job now may have seen the document gone already.
+    Nobody else could know of it: the worker that has the job now may have seen the document gone, or replaced, already.
     """
 
     def __init__(self, *, handler: Handler, deletions: Deletions) -> None:
@@ -87,5 +93,5 @@ class LateWriter:
             await self._handler(job)
         except (FenceLost, asyncio.CancelledError):
             with suppress(ServiceError), deadline.scope(_TAKE_BACK_SECONDS):
-                await self._deletions.remove_again(job.payload["document_id"])
+                await self._deletions.clean_up_after(job)
             raise

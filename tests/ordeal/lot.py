@@ -78,6 +78,11 @@ class Lot:
         )
         return "" if answer is None else str(answer.id)
 
+    async def rename(self, document_id: str) -> None:
+        """Give it another title."""
+        request = pb.UpdateDocumentRequest(document=pb.Document(id=document_id, title="Another title"))
+        await self._call("rename", lambda stub: stub.UpdateDocument(request, timeout=_CALL_SECONDS))
+
     async def delete(self, document_id: str) -> None:
         """Ask for it to be deleted."""
         request = pb.DeleteDocumentRequest(document_id=document_id)

@@ -219,7 +219,7 @@ async def test_a_service_that_is_not_there_is_said_to_be_so(http: httpx.AsyncCli
 
 async def test_a_service_that_comes_back_within_a_second_is_waited_for(door: Door, http: httpx.AsyncClient) -> None:
     async def later() -> None:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         server.add_insecure_port(f"127.0.0.1:{door.ports['agent']}")
         await server.start()
 

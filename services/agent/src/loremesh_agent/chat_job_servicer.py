@@ -6,7 +6,7 @@ from contextlib import aclosing
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh.agent.v1 import chat_pb2 as chat
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceServicer
-from loremesh_kit import pages
+from loremesh_kit import eventlog, pages
 from loremesh_kit.pages import Position
 from loremesh_kit.text import clean
 
@@ -26,10 +26,11 @@ class ChatJobServicer(ChatJobServiceServicer):
 
     async def CreateChatJob(self, request: chat.ChatRequest, context: Context) -> pb.CreateChatJobResponse:  # noqa: N802
         """Accept a message."""
+        del context
         job_id, conversation_id = await self._engine.create(
             protos.question(request),
             request=request.SerializeToString(deterministic=True),
-            claim=calls.claim(context, request, method="CreateChatJob"),
+            claim=calls.claim(request, method="CreateChatJob"),
         )
         return pb.CreateChatJobResponse(job_id=job_id, conversation_id=conversation_id)
 
@@ -60,7 +61,7 @@ class ChatJobServicer(ChatJobServiceServicer):
 
     async def WatchChatJob(self, request: pb.WatchChatJobRequest, context: Context) -> AsyncIterator[chat.ChatEvent]:  # noqa: N802
         """Stream one's events."""
-        after_seq = calls.after_seq(context, request.after_seq)
+        after_seq = eventlog.resume_after(request.after_seq, context.invocation_metadata())
         async with aclosing(self._engine.watch(clean(request.job_id), after_seq=after_seq)) as events:
             async for event in events:
                 yield protos.event(event)

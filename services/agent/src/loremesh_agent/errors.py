@@ -3,7 +3,6 @@
 ServiceError
 ├── InvalidField                    INVALID_ARGUMENT
 │   ├── MessageEmpty                                     MESSAGE_EMPTY
-│   ├── IdempotencyKeyInvalid                            IDEMPOTENCY_KEY_INVALID
 │   └── MessageTooLong                                   MESSAGE_TOO_LONG
 ├── AgentNotFound                   NOT_FOUND            AGENT_NOT_FOUND
 ├── ConversationNotFound            NOT_FOUND            CONVERSATION_NOT_FOUND
@@ -12,7 +11,6 @@ ServiceError
 ├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
 ├── ConversationBusy                ABORTED              CONVERSATION_BUSY
 ├── QueueFull                       RESOURCE_EXHAUSTED   QUEUE_FULL
-├── AfterSeqOutOfRange              OUT_OF_RANGE         AFTER_SEQ_OUT_OF_RANGE
 ├── KeptFailure                     (as the run it ended said)
 ├── GivenUp                         (as its cause)
 └── ProviderError
@@ -52,15 +50,6 @@ class MessageTooLong(InvalidField):
             field="message",
             metadata={"limit_tokens": str(limit_tokens)},
         )
-
-
-class IdempotencyKeyInvalid(InvalidField):
-    """The key is empty, too long or not printable."""
-
-    reason = "IDEMPOTENCY_KEY_INVALID"
-
-    def __init__(self) -> None:
-        super().__init__("a key has 1 to 200 characters of printable ASCII", field="idempotency-key")
 
 
 class AgentNotFound(ServiceError):
@@ -155,18 +144,6 @@ class QueueFull(ServiceError):
 
     def __init__(self, *, limit: int) -> None:
         super().__init__("Too many chat jobs are waiting.", metadata={"limit": str(limit)}, retry_after=5.0)
-
-
-class AfterSeqOutOfRange(ServiceError):
-    """There is no event of that number yet."""
-
-    code = Code.OUT_OF_RANGE
-    reason = "AFTER_SEQ_OUT_OF_RANGE"
-
-    def __init__(self, *, last_seq: int) -> None:
-        super().__init__(
-            f"The last event is number {last_seq}.", field="after_seq", metadata={"last_seq": str(last_seq)}
-        )
 
 
 class KeptFailure(ServiceError):

@@ -34,12 +34,14 @@ class ChatServicer(ChatServiceServicer):
 
     async def Chat(self, request: chat.ChatRequest, context: Context) -> chat.ChatResponse:  # noqa: N802
         """The whole answer."""
-        claim = calls.claim(context, request, method="Chat")
+        del context
+        claim = calls.claim(request, method="Chat")
         return protos.response(await self._engine.answer(protos.question(request), claim=claim))
 
     async def StreamChat(self, request: chat.ChatRequest, context: Context) -> AsyncIterator[chat.ChatEvent]:  # noqa: N802
         """The answer as it comes."""
-        claim = calls.claim(context, request, method="Chat")
+        del context
+        claim = calls.claim(request, method="Chat")
         async with aclosing(self._engine.stream(protos.question(request), claim=claim)) as events:
             async for event in events:
                 yield protos.event(event)

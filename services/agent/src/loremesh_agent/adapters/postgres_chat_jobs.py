@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from loremesh_kit import eventlog, jobs
-from loremesh_kit.errors import PageTokenInvalid
+from loremesh_kit.errors import AfterSeqOutOfRange, PageTokenInvalid
 from loremesh_kit.idempotency import once, remember
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database, Row
@@ -17,7 +17,7 @@ from loremesh_agent.adapters.postgres_turns import open_turn
 from loremesh_agent.domain import journal
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.events import Cancelled, Event, Failed
-from loremesh_agent.errors import AfterSeqOutOfRange, ChatJobNotFound, KeptFailure, QueueFull
+from loremesh_agent.errors import ChatJobNotFound, KeptFailure, QueueFull
 from loremesh_agent.ports import Claim, NewTurn
 
 KIND = "chat"
@@ -156,7 +156,7 @@ class PostgresChatJobs:
             raise ChatJobNotFound(job_id)
         finished, last_seq = bool(rows[0]["finished"]), int(rows[0]["last_seq"])
         if after_seq > last_seq:
-            raise AfterSeqOutOfRange(last_seq=last_seq)
+            raise AfterSeqOutOfRange(last_seq)
         return finished, last_seq
 
     async def events(self, job_id: str, *, after_seq: int, limit: int) -> Sequence[Event]:

@@ -2,13 +2,14 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 pytestmark = pytest.mark.system
 
-TERMINAL = ("completed", "incomplete", "failed")
+TERMINAL = ("completed", "incomplete", "failed", "cancelled")
 
 
 @pytest.fixture
@@ -80,3 +81,23 @@ def test_a_stream_that_cannot_begin_is_a_refusal(http: httpx.Client) -> None:
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/json"
     assert response.json()["details"][0]["reason"] == "AGENT_NOT_FOUND"
+
+
+def test_a_message_can_be_answered_in_the_background(http: httpx.Client, question: dict[str, Any]) -> None:
+    headers = {"idempotency-key": f"system-{uuid4()}"}
+    made = http.post("/api/v1/chat/async", json=question, headers=headers).raise_for_status().json()
+    again = http.post("/api/v1/chat/async", json=question, headers=headers).raise_for_status().json()
+    assert again == made
+    other = http.post("/api/v1/chat/async", json={**question, "message": "Another?"}, headers=headers)
+    assert (other.status_code, other.json()["details"][0]["reason"]) == (409, "IDEMPOTENCY_CONFLICT")
+    path = f"/api/v1/chat/jobs/{made['job_id']}"
+    with http.stream("GET", f"{path}/events", timeout=120) as response:
+        lines = [line for line in response.iter_lines() if line.startswith("data: ")]
+    events = [each for line in lines if "heartbeat" not in (each := json.loads(line.removeprefix("data: ")))]
+    assert [int(each["seq"]) for each in events] == list(range(1, len(events) + 1))
+    last = events[-1].get("completed") or events[-1]["incomplete"]["partial"]
+    assert [kind(each) for each in events if kind(each) in TERMINAL] == [kind(events[-1])]
+    job = http.get(path).raise_for_status().json()
+    assert job["status"] == f"CHAT_JOB_STATUS_{kind(events[-1]).upper()}"
+    assert job["result"]["response"] == last["response"]
+    assert http.get("/api/v1/chat/jobs/nobodys").json()["details"][0]["reason"] == "CHAT_JOB_NOT_FOUND"

@@ -40,10 +40,14 @@ def test_what_happens_to_a_document_can_be_watched_until_its_end_and_again(http:
     assert events[-1]["ready"]["version"] == "1"
     assert not any("ready" in each or "failed" in each for each in events[:-1])
     assert list(watched(http, f"{path}?after_seq=2")) == events[2:]
+    assert list(watched(http, path, last_event_id="2")) == events[2:]
+    asked = http.get(f"/api/v1/documents/{document['id']}/history", params={"after_seq": 1}).raise_for_status().json()
+    assert (asked["events"], asked["last_seq"]) == (events[1:], str(len(events)))
 
 
-def watched(http: httpx.Client, path: str) -> Iterator[dict[str, Any]]:
-    with http.stream("GET", path, timeout=60) as response:
+def watched(http: httpx.Client, path: str, *, last_event_id: str = "") -> Iterator[dict[str, Any]]:
+    headers = {"last-event-id": last_event_id} if last_event_id else {}
+    with http.stream("GET", path, headers=headers, timeout=60) as response:
         assert response.headers["content-type"] == "text/event-stream"
         for line in response.iter_lines():
             if line.startswith("data: ") and "heartbeat" not in (event := json.loads(line.removeprefix("data: "))):

@@ -86,7 +86,7 @@ def test_a_deleted_document_is_gone_at_once_and_its_receipt_counts_every_store(
     counts = {each["store"]: int(each["removed_count"]) for each in receipt["purges"]}
     assert counts == {
         "CONTENT_STORE_SEARCH_INDEX": 1,
-        "CONTENT_STORE_OBJECTS": 2,
+        "CONTENT_STORE_OBJECTS": 1,
         "CONTENT_STORE_DATABASE": 1,
         "CONTENT_STORE_CONVERSATIONS": 1,
     }

@@ -8,7 +8,7 @@ from loremesh_kit.postgres import Database, Row
 from loremesh_ingestion.adapters.postgres_rows import DOCUMENT, VERSION, document, flat, json
 from loremesh_ingestion.adapters.postgres_rows import version as version_of
 from loremesh_ingestion.domain.chunking import Chunk
-from loremesh_ingestion.domain.document import Document, DocumentState, Failure
+from loremesh_ingestion.domain.document import UNDERWAY, Document, DocumentState, Failure, may_enter
 from loremesh_ingestion.domain.version import Version
 from loremesh_ingestion.engine.batching import Batcher
 from loremesh_ingestion.records import Connection, Parse, Publication, Written
@@ -31,7 +31,7 @@ _WANTED = f"key = %(document_id)s AND latest_version = %(version)s AND {_UNDERWA
 
 _ENTER = f"""
 UPDATE documents SET state = %(state)s, batches_total = %(batches_total)s, revision = revision + 1, update_time = now()
-WHERE {_WANTED}
+WHERE {_WANTED} AND state = ANY(%(origins)s)
 """  # noqa: S608
 
 _SAVE_PARSE = """
@@ -171,11 +171,12 @@ class PostgresIndexing:
     async def enter(
         self, connection: Connection, key: str, version: int, state: DocumentState, *, batches_total: int = 0
     ) -> bool:
-        """Only forward, which the caller knows from what it loaded."""
+        """Only forward: by now another worker may be further than the caller, who does not know it has lost the job."""
         parameters = {
             "document_id": key,
             "version": version,
             "state": state,
+            "origins": [origin for origin in UNDERWAY if origin is state or may_enter(origin, state)],
             "batches_total": batches_total,
         }
         return (await connection.execute(_ENTER, parameters)).rowcount == 1

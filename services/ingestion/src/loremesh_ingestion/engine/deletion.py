@@ -9,7 +9,7 @@ from loremesh_kit.jobs import FenceLost, Handler, Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.document import DocumentState, Standing, outdated_before, standing
-from loremesh_ingestion.domain.jobs import DELETE, PURGE
+from loremesh_ingestion.domain.jobs import DELETE, PURGE, SYNC_ATTRIBUTES
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.engine.history import History
 from loremesh_ingestion.engine.purging import Purger
@@ -75,6 +75,8 @@ class Deletions:
                 unwanted = standing(line, version) is not Standing.CURRENT
                 if unwanted and (before := outdated_before(line, version)):
                     await self._queue.enqueue(connection, [history.job(PURGE, line.key, before_version=before)])
+                if line.version == version:  # over what searches see it may have written the title of before
+                    await self._queue.enqueue(connection, [history.job(SYNC_ATTRIBUTES, line.key)])
 
 
 class LateWriter:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from loremesh_cli.mesh.gateway import effective
 from loremesh_cli.mesh.ports import free_ports
 from loremesh_cli.mesh.running import running
 from loremesh_edge.contracts import descriptor_set
+from loremesh_kit.channel import open_channel
+from loremesh_kit.errors import DependencyUnavailable, Overloaded, ServiceError
+from loremesh_kit.server import Running, Servicer, Wired, serve
+from loremesh_kit.settings import ServiceSettings
 
 pytestmark = pytest.mark.system
 
@@ -197,10 +202,76 @@ async def test_what_changes_nothing_is_repeated_when_the_service_is_cut_off(
     assert len(services.metadata) == 3
 
 
+async def test_repeats_end(services: StandIn, http: httpx.AsyncClient) -> None:
+    services.refusals = 1000
+    assert (await http.post("/api/v1/documents/search", json={"query": "hi"})).status_code == 503
+    assert len(services.metadata) == 7
+
+
 async def test_what_may_have_changed_something_is_not_repeated(services: StandIn, http: httpx.AsyncClient) -> None:
     services.refusals = 1
     assert (await http.post("/api/v1/chat", json={"message": "hi"})).status_code == 503
     assert len(services.metadata) == 1
+
+
+class Refusing(retrieval_pb2_grpc.RetrievalServiceServicer):
+    """A search service on the kit which has something to say against every search, or does when its sister fails."""
+
+    def __init__(self, complaint: ServiceError | None = None, *, sister: aio.Channel | None = None) -> None:
+        self.calls = 0
+        self._complaint = complaint
+        self._sister = sister
+
+    async def Search(self, request: Any, context: Any) -> retrieval_pb2.SearchResponse:  # noqa: N802
+        del context
+        self.calls += 1
+        if self._complaint is not None:
+            raise self._complaint
+        stub: Any = retrieval_pb2_grpc.RetrievalServiceStub(self._sister)
+        return await stub.Search(request)
+
+    def serving(self, door: Door) -> AbstractAsyncContextManager[Running]:
+        add = retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server
+        served = Servicer(add=add, servicer=self, name="loremesh.retrieval.v1.RetrievalService")
+        settings = ServiceSettings(listen=f"127.0.0.1:{door.ports['retrieval']}", drain_seconds=0, grace_seconds=0)
+        return serve(Wired(servicers=[served]), service="retrieval", settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "status", "told"),
+    [
+        (Overloaded(retry_after=1.5), 429, "OVERLOADED"),
+        (DependencyUnavailable("embedding", retry_after=1.5), 503, "DEPENDENCY_UNAVAILABLE"),
+    ],
+)
+async def test_what_a_service_itself_refuses_is_not_repeated_and_says_when_to_come_back(
+    door: Door, http: httpx.AsyncClient, complaint: ServiceError, status: int, told: str
+) -> None:
+    refusing = Refusing(complaint)
+    async with refusing.serving(door):
+        response = await http.post("/api/v1/documents/search", json={"query": "hi"})
+    assert (response.status_code, reason(response)) == (status, told)
+    assert response.headers["retry-after"] == "2"
+    retry = response.json()["details"][1]
+    assert (retry["@type"].rpartition(".")[2], retry["retry_delay"]) == ("RetryInfo", "1.500s")
+    assert refusing.calls == 1
+
+
+async def test_retries_do_not_multiply_from_hop_to_hop(door: Door, http: httpx.AsyncClient) -> None:
+    # Cut off by the network, as it seems to the service in the middle: its channel tries four times, and nobody else.
+    broken = StandIn()
+    broken.refusals = 1000
+    server = aio.server()
+    retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(broken, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as sister:
+        middle = Refusing(sister=sister)
+        async with middle.serving(door):
+            response = await http.post("/api/v1/documents/search", json={"query": "hi"})
+    await server.stop(0)
+    assert (response.status_code, reason(response)) == (503, "DEPENDENCY_UNAVAILABLE")
+    assert (middle.calls, len(broken.metadata)) == (1, 4)
 
 
 async def test_a_service_that_is_not_there_is_said_to_be_so(http: httpx.AsyncClient, channel: aio.Channel) -> None:

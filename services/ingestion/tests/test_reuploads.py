@@ -1,11 +1,14 @@
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from grpc import aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import vector_store_pb2
 from loremesh_ingestion.adapters.memory import MemoryBlobStore, MemorySearchIndex
+from loremesh_kit.channel import reason_of
 from loremesh_kit.testing import caller
 
 pytestmark = pytest.mark.steelthread
@@ -201,6 +204,24 @@ async def test_a_tenant_with_too_much_waiting_is_told_to_come_back(start_service
         with caller(tenant="another"):
             assert (await service.upload(b"three")).upload_outcome == CREATED
         assert len(service.blobs.objects) == 3
+
+
+async def test_who_was_told_to_come_back_is_let_in_once_jobs_are_done(start_service):
+    async with start_service(role="server", settings={"queue_limit": 1}) as service:
+
+        async def taken():
+            with suppress(aio.AioRpcError):
+                return await service.upload(b"two")
+
+        await service.upload(b"one")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await service.upload(b"two")
+        assert (reason_of(refused.value), dict(refused.value.trailing_metadata())["retry-after"]) == ("QUEUE_FULL", "5")
+        assert (await how_many(service), len(service.blobs.objects)) == (1, 1)
+        async with start_service(role="worker", blobs=service.blobs, index=service.index):
+            await service.idle()
+            assert (await service.eventually(taken)).upload_outcome == CREATED
+        assert await how_many(service) == 2
 
 
 async def test_an_upload_repeated_under_its_key_is_the_same_upload(service):

@@ -80,6 +80,7 @@ async def test_a_service_error_is_told_in_full(start_echo, arity):
     assert details(error, error_details_pb2.BadRequest).field_violations[0].field == "agent_id"
     assert details(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() == 1500
     assert details(error, error_details_pb2.ResourceInfo).resource_name == "x"
+    assert dict(error.trailing_metadata())["retry-after"] == "2"
 
 
 async def test_an_unknown_exception_says_nothing_but_the_request_id(start_echo, arity):

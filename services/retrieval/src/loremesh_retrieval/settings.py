@@ -13,6 +13,8 @@ class RetrievalSettings(ServiceSettings):
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(env_prefix="RETRIEVAL_")
 
+    # Searches are work, not waiting: more at once are not answered sooner, but each waits behind them.
+    admission_limit: int = Field(default=64, gt=0, description="calls served at once before OVERLOADED")
     qdrant_url: Annotated[str, Shared()] = Field(
         default="",
         description="the Qdrant server's HTTP address; empty: the index is kept in this process",

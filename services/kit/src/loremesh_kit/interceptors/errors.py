@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,9 +29,9 @@ from loremesh_kit.interceptors.chain import Call, Proceed
 _LONGEST_MESSAGE = 900
 _MOST_VIOLATIONS = 10
 _PREFIX = "ERROR_REASON_"
-# The caller's channel retries calls that did not reach us. This one did: whoever made it decides, or retries multiply
-# from hop to hop.
-_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+# The caller's channel, or Envoy, repeats calls that did not reach us. This one did: whoever made it decides, or retries
+# multiply from hop to hop. The first says so to gRPC, the second to Envoy.
+_NO_RETRY = (("grpc-retry-pushback-ms", "-1"), ("x-envoy-ratelimited", "true"))
 _log = structlog.get_logger(__name__)
 
 STATUS_OF: Mapping[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
@@ -79,7 +80,7 @@ class ErrorInterceptor:
             error = self._public(raised, call)
         call.code = STATUS_OF[error.code]
         status = rpc_status.to_status(self._status(error))
-        await call.context.abort(status.code, status.details, (*status.trailing_metadata, _NO_RETRY))
+        await call.context.abort(status.code, status.details, (*status.trailing_metadata, *_NO_RETRY, *_pause(error)))
         return None
 
     def _public(self, raised: Exception, call: Call) -> ServiceError:
@@ -104,6 +105,12 @@ class ErrorInterceptor:
             packed.Pack(detail)
             status.details.append(packed)
         return status
+
+
+def _pause(error: ServiceError) -> Iterator[tuple[str, str]]:
+    """RetryInfo once more, in whole seconds, as HTTP has it: the gateway makes a header of it."""
+    if error.retry_after is not None:
+        yield "retry-after", str(math.ceil(error.retry_after))
 
 
 def _cancelled_from_outside() -> bool:

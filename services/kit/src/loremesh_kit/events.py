@@ -177,13 +177,16 @@ class Bus:
             await self._connected_jetstream().add_consumer(stream, config)
 
     async def backlog(self, stream: str, durable: str) -> int | None:
-        """How many messages the consumer has, those out with a worker included; None when there is no such consumer."""
+        """How many messages the consumer has still to deliver; None when the broker knows no such consumer.
+
+        Those out with a worker do not count: it may be frozen.
+        """
         with translated():
             try:
                 info = await self._connected_jetstream().consumer_info(stream, durable)
             except NotFoundError:
                 return None
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+        return info.num_pending or 0
 
     def nudge(self, topic: str) -> None:
         """Wake whoever waits for `topic`, in any process; best effort, returns at once."""

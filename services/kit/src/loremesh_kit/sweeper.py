@@ -119,7 +119,7 @@ class Sweeper:
         return sum(row["jobs"] for row in rows)
 
     async def _messages(self) -> int:
-        """How many messages the broker still has; more than there can be jobs while nobody can tell."""
+        """How many messages the broker has still to deliver; more than there can be jobs while nobody can tell."""
         try:
             backlog = await self._bus.backlog(stream_of(self._service), JOBS_CONSUMER)
         except DependencyUnavailable:

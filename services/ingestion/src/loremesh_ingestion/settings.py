@@ -34,7 +34,7 @@ class Settings(ServiceSettings):
 
     queue_limit: int = Field(default=100_000, gt=0, description="jobs a tenant may have waiting before QUEUE_FULL")
     job_concurrency: int = Field(default=16, gt=0, description="jobs a worker holds at once")
-    uploads_at_once: int = Field(default=64, gt=0, description="uploads taken at once before OVERLOADED")
+    uploads_at_once: int = Field(default=256, gt=0, description="uploads taken at once before OVERLOADED")
     large_uploads_at_once: int = Field(default=24, gt=0, description="of more than 1 MiB; each takes about 16 MiB")
 
     work_directory: Path | None = Field(default=None, description="for files being parsed; empty: the system's")

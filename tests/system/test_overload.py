@@ -15,7 +15,8 @@ from grpc import StatusCode, aio
 from grpc_status import rpc_status
 from loremesh.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+# Saturates the machine it runs on, so it is run by itself: `pytest -m bench tests/system/test_overload.py`.
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(300)]
 
 TIMES = 10
 PEAK_SECONDS = 2.0

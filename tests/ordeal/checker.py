@@ -69,15 +69,15 @@ def tally(findings: Iterable[Finding]) -> dict[Wrong, int]:
 
 
 def lost(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
-    """G1: what was accepted is READY, or FAILED with a reason, unless somebody asked for it to be deleted."""
+    """G1: what was accepted becomes READY unless somebody asked for it to be deleted: all that is sent is readable."""
     deleted = {entry.document_id for entry in entries if entry.call == "delete"}
     for entry in _ok(entries, "upload"):
         document = stores.documents.get(entry.document_id)
         if document is None:
             if entry.document_id not in deleted:
                 yield Finding(Wrong.LOST, f"document {entry.document_id} was accepted and is nowhere")
-        elif document.state == "FAILED" and not document.reason:
-            yield Finding(Wrong.LOST, f"document {document.id} is FAILED without a reason")
+        elif document.state == "FAILED":
+            yield Finding(Wrong.LOST, f"document {document.id} is FAILED: {document.reason or 'no reason'}")
 
 
 def stuck(stores: Stores) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def test_nothing_is_wrong_where_all_is_well():
     [
         (Wrong.LOST, Stores()),
         (Wrong.LOST, replace(GOOD, indexed=[])),
-        (Wrong.LOST, replace(GOOD, documents={"d": DocumentRow(id="d", state="FAILED")})),
+        (Wrong.LOST, replace(GOOD, documents={"d": DocumentRow(id="d", state="FAILED", reason="PARSER_CRASHED")})),
         (Wrong.STUCK, replace(GOOD, documents={"d": DocumentRow(id="d", state="PARSING", version=1)})),
         (Wrong.STUCK, replace(GOOD, jobs=[JobRow(id="j", kind="index", state="RUNNING")])),
         (Wrong.STUCK, replace(GOOD, unsent=1)),

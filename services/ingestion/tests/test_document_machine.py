@@ -281,7 +281,7 @@ class DocumentLife(RuleBasedStateMachine):
             document, version = claim.document, claim.version
             target = carried(document, version, found_title=parse.title)
             more = {"embedded_title": parse.embedded_title, "key": document.key, "since": document.version}
-            self.run(self.parts.indexing._writer.write(target, reading.chunks(), claim.job, **more))
+            self.run(self.parts.indexing._writer.write(target, reading.chunks(), **more))
 
     def _is_index(self, claim: Claim) -> bool:
         return claim.job.kind == jobs.INDEX and claim.is_current and not claim.ended

@@ -60,10 +60,15 @@ class FlakyIndex(MemorySearchIndex):
 
 
 class CrashingParser(MemoryParser):
-    """Dies of some documents."""
+    """Dies of some documents, and of others the first time it sees any."""
+
+    def __init__(self):
+        self.crashes = 0
 
     async def parse_and_chunk(self, path, **how):
-        if b"poison" in path.read_bytes():
+        content = path.read_bytes()
+        if b"poison" in content or (b"mishap" in content and self.crashes == 0):
+            self.crashes += 1
             raise ParserCrashed
         return await super().parse_and_chunk(path, **how)
 
@@ -252,12 +257,20 @@ async def test_a_document_of_white_space_is_empty(service):
     assert (document.state, document.failure.reason) == (pb.DOCUMENT_STATE_FAILED, "DOCUMENT_EMPTY")
 
 
-async def test_a_poisonous_document_is_given_up_after_three_crashes(start_service):
-    async with start_service(parser=CrashingParser()) as service:
-        document = await service.settled(await service.upload(b"poison"), impatient=True)
+async def test_a_poisonous_document_is_given_up_after_three_crashes_in_a_row(start_service):
+    parser = CrashingParser()
+    async with start_service(parser=parser) as service:
+        document = await service.settled(await service.upload(b"poison"))
         assert (document.state, document.failure.reason) == (pb.DOCUMENT_STATE_FAILED, "PARSER_CRASHED")
         (job,) = await service.rows("SELECT attempt FROM jobs WHERE kind = 'index'")
-        assert job["attempt"] == 3
+        assert (job["attempt"], parser.crashes) == (1, 3)
+
+
+async def test_a_parser_that_dies_once_is_no_fault_of_a_document_that_failed_before(start_service):
+    parser = CrashingParser()
+    async with start_service(parser=parser, index=FlakyIndex(failures=3)) as service:
+        document = await service.settled(await service.upload(b"mishap"), impatient=True)
+        assert (document.state, parser.crashes) == (pb.DOCUMENT_STATE_READY, 1)
 
 
 async def test_a_failure_in_one_batch_leaves_nothing_of_the_document_in_the_index(start_service):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+from loremesh_kit.errors import DependencyUnavailable
 
 from loremesh_ingestion.errors import ParseLimit, ParserCrashed
 from loremesh_ingestion.parsing import frames
@@ -39,7 +40,7 @@ class ParserProcess:
 
     @classmethod
     async def start(cls, *, memory_bytes: int) -> "ParserProcess":
-        """Start a process and wait until it is warm; raises ParserCrashed when it does not come up."""
+        """Start a process and wait until it is warm; raises DependencyUnavailable when it does not come up."""
         stderr = os.memfd_create("parser-stderr")
         try:
             process = await asyncio.create_subprocess_exec(
@@ -59,8 +60,9 @@ class ParserProcess:
         try:
             await started._receive(_START_SECONDS)
             ready = True
-        except ParseLimit as error:
-            raise ParserCrashed from error
+        except (ParseLimit, ParserCrashed) as error:
+            # No document has been near it.
+            raise DependencyUnavailable("parser") from error
         finally:
             if not ready:
                 await started.end()

@@ -12,5 +12,5 @@ RECONCILE = "reconcile"
 
 # With backoff from one second up to five minutes, about twenty minutes: longer than a restart of anything we need.
 MAX_ATTEMPTS = 12
-# A document that crashes the parser so often will do so again.
+# A document that crashes a fresh parser so often, one time after the other, will do so again.
 MAX_CRASHES = 3

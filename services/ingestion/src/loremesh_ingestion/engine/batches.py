@@ -34,21 +34,21 @@ class Batches:
         if document is None or version is None or standing(document, version.version) is not Standing.CURRENT:
             await self._publisher.drop(job, document, version)
             return
-        written = await self._write(job, document, version, job.payload["batch"])
+        written = await self._write(document, version, job.payload["batch"])
         now = await self._finish(job, document, version, written)
         if now is None:
             await self._publisher.drop(job, document, version)
         elif now.batches_done == now.batches_total:
             await self._publish(job, now, version)
 
-    async def _write(self, job: Job, document: Document, version: Version, batch: int) -> Written:
+    async def _write(self, document: Document, version: Version, batch: int) -> Written:
         chunks = await self._records.chunks(
             document.key, version.version, start=batch_range(batch).start, limit=BATCH_SIZE
         )
         target = carried(document, version, found_title=version.title)
         # The title may change while batches are done; all of them are embedded with the same one.
         return await self._writer.write(
-            target, chunks, job, embedded_title=version.embedded_title, key=document.key, since=document.version
+            target, chunks, embedded_title=version.embedded_title, key=document.key, since=document.version
         )
 
     async def _finish(self, job: Job, document: Document, version: Version, written: Written) -> Document | None:
@@ -66,20 +66,20 @@ class Batches:
         return now
 
     async def _publish(self, job: Job, document: Document, version: Version) -> None:
-        with stage(DocumentState.INDEXING, job):
-            await self._verify(job, document, version)
+        with stage(DocumentState.INDEXING):
+            await self._verify(document, version)
         parse = Parse(**{field.name: getattr(version, field.name) for field in fields(Parse)})
         written = await self._records.written(document.key, version.version)
         changes = written.changes(before=document.chunk_count)
         if not await self._publisher.publish(Publication(document, version.version, job, parse, changes)):
             await self._publisher.drop(job, document, version)
 
-    async def _verify(self, job: Job, document: Document, version: Version) -> None:
+    async def _verify(self, document: Document, version: Version) -> None:
         """Compare the index with what was cut; when chunks are missing write all of them again, once an attempt."""
         target = carried(document, version, found_title=version.title)
         if await self._writer.count(target) == version.chunk_count:
             return
         for batch in range(document.batches_total):
-            await self._write(job, document, version, batch)
+            await self._write(document, version, batch)
         if await self._writer.count(target) != version.chunk_count:
             raise IndexIncomplete

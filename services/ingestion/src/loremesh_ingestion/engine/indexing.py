@@ -55,7 +55,7 @@ class Indexing:
         if document.size_bytes >= _LONG_READ_BYTES:
             document = await self._announce(job, document)
         async with AsyncExitStack() as stack:
-            with stage(DocumentState.PARSING, job):
+            with stage(DocumentState.PARSING):
                 reading = await stack.enter_async_context(self._reader.read(document, version))
                 parse = await self._parse(job, document, version, reading)
             if parse.chunk_count <= BATCH_SIZE:
@@ -101,11 +101,11 @@ class Indexing:
         chunks = reading.chunks()
         target = carried(document, version, found_title=parse.title)
         written = await self._writer.write(
-            target, chunks, job, embedded_title=parse.embedded_title, key=document.key, since=document.version
+            target, chunks, embedded_title=parse.embedded_title, key=document.key, since=document.version
         )
         if job.attempt > 1:
             # An attempt before this may have cut it otherwise, with another release of the parser.
-            with stage(DocumentState.INDEXING, job):
+            with stage(DocumentState.INDEXING):
                 if await self._writer.count(target) != len(chunks):
                     raise IndexIncomplete
         changes = written.changes(before=document.chunk_count)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,9 @@ from loremesh_kit.errors import DependencyUnavailable
 from loremesh_ingestion.domain import landmarks
 from loremesh_ingestion.domain.chunking import Chunk
 from loremesh_ingestion.domain.document import Document
+from loremesh_ingestion.domain.jobs import MAX_CRASHES
 from loremesh_ingestion.domain.version import Version
+from loremesh_ingestion.errors import ParserCrashed
 from loremesh_ingestion.parsing.result import Parsed, read_chunks
 from loremesh_ingestion.ports import BlobStore, Parser
 
@@ -68,17 +70,27 @@ class Reader:
         try:
             place = Path(directory.name)
             await self._fetch(document, version, place / "bytes")
-            parsed = await self._parser.parse_and_chunk(
-                place / "bytes",
-                filename=document.filename,
-                declared_media_type=document.media_type,
-                strategy=version.chunking_strategy,
-                directory=place,
-            )
+            parsed = await self._parse(document, version, place)
             text = await _run(lambda: _survey(parsed.text_path), size=parsed.text_length)
             yield Reading(parsed, text)
         finally:
             directory.cleanup()
+
+    async def _parse(self, document: Document, version: Version, place: Path) -> Parsed:
+        """Raises ParserCrashed only when one process after the other died: any may be hit by what is not in it."""
+        for _ in range(MAX_CRASHES - 1):
+            with suppress(ParserCrashed):
+                return await self._parse_once(document, version, place)
+        return await self._parse_once(document, version, place)
+
+    async def _parse_once(self, document: Document, version: Version, place: Path) -> Parsed:
+        return await self._parser.parse_and_chunk(
+            place / "bytes",
+            filename=document.filename,
+            declared_media_type=document.media_type,
+            strategy=version.chunking_strategy,
+            directory=place,
+        )
 
     async def _fetch(self, document: Document, version: Version, path: Path) -> None:
         digest = hashlib.sha256()

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from loremesh_kit.errors import ServiceError
-from loremesh_kit.jobs import Job
 
 from loremesh_ingestion.domain.document import DocumentState, Failure
-from loremesh_ingestion.domain.jobs import MAX_CRASHES
 from loremesh_ingestion.errors import ParserCrashed
 
 
@@ -28,14 +26,15 @@ class StageFailed(ServiceError):
 
 
 @contextmanager
-def stage(state: DocumentState, job: Job) -> Iterator[None]:
+def stage(state: DocumentState) -> Iterator[None]:
     """Raise StageFailed for what fails within, unless it says a stage already."""
     try:
         yield
     except StageFailed:
         raise
     except ServiceError as error:
-        hopeless = isinstance(error, ParserCrashed) and job.attempt >= MAX_CRASHES
+        # The reader has tried again already.
+        hopeless = isinstance(error, ParserCrashed)
         raise StageFailed(state, error, retryable=error.retryable and not hopeless) from error
 
 

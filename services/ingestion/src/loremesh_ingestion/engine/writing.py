@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from loremesh_kit import identity
-from loremesh_kit.jobs import Job
 
 from loremesh_ingestion.domain import objects
 from loremesh_ingestion.domain.chunking import Chunk
@@ -44,7 +43,6 @@ class Writer:
         self,
         document: IndexedDocument,
         chunks: Sequence[Chunk],
-        job: Job,
         *,
         embedded_title: str | None,
         key: str,
@@ -55,13 +53,13 @@ class Writer:
         Idempotent, since ids say where chunks stand. Raises StageFailed.
         """
         title = document.title if embedded_title is None else embedded_title
-        with stage(DocumentState.EMBEDDING, job):
+        with stage(DocumentState.EMBEDDING):
             window = await self._window(document.embedding_model)
             texts = [chunk.embedding_text(title, model_tokens=window) for chunk in chunks]
             known = await self._keeping.known(document, chunks, key=key, since=since, window=window)
             missing = [text for text in texts if text not in known.vectors]
             vectors = dict(known.vectors) | await self._embedded(missing, model=document.embedding_model)
-        with stage(DocumentState.INDEXING, job):
+        with stage(DocumentState.INDEXING):
             entries = [
                 IndexEntry(indexed_id(document, chunk.index), chunk, vectors[text])
                 for chunk, text in zip(chunks, texts, strict=True)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import httpx
 import pytest
 import yaml
 from google.api import httpbody_pb2
+from google.rpc import error_details_pb2
 from grpc import aio
+from grpc_status import rpc_status
 from loremesh.agent.v1 import chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2, document_pb2_grpc
 from loremesh.retrieval.v1 import index_pb2, index_pb2_grpc, retrieval_pb2, retrieval_pb2_grpc
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.system
 
 NAMES = ("ingestion", "embedding", "retrieval", "agent", "edge", "gateway", "gateway-admin")
 MEBIBYTE = 1024 * 1024
+GIVEN = 128  # calls at once to one service, in gateway/clusters/embedded.yaml
 FORGED = {
     "x-loremesh-tenant": "other",
     "x-loremesh-principal": "root",
@@ -92,6 +95,7 @@ class StandIn(
         self.pieces: list[int] = []
         self.refusals = 0
         self.go_on = asyncio.Event()
+        self.crowded = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     def _keep(self, context: aio.ServicerContext[Any, Any]) -> None:
@@ -123,6 +127,11 @@ class StandIn(
         if self.refusals:
             self.refusals -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        if len(self.metadata) == GIVEN:
+            self.crowded.set()
+        if request.query == "hang":
+            async with asyncio.timeout(10):
+                await self.go_on.wait()
         return retrieval_pb2.SearchResponse(results=[retrieval_pb2.SearchResult(content=request.query)])
 
     async def UploadDocument(self, request_iterator: Any, context: Any) -> document_pb2.Document:  # noqa: N802
@@ -272,6 +281,53 @@ async def test_retries_do_not_multiply_from_hop_to_hop(door: Door, http: httpx.A
     await server.stop(0)
     assert (response.status_code, reason(response)) == (503, "DEPENDENCY_UNAVAILABLE")
     assert (middle.calls, len(broken.metadata)) == (1, 4)
+
+
+async def test_a_crowd_is_refused_at_the_door_and_told_when_to_come_back(
+    services: StandIn, http: httpx.AsyncClient, channel: aio.Channel
+) -> None:
+    stub: Any = retrieval_pb2_grpc.RetrievalServiceStub(channel)
+
+    async def search(query: str) -> retrieval_pb2.SearchResponse:
+        found: retrieval_pb2.SearchResponse = await stub.Search(retrieval_pb2.SearchRequest(query=query), timeout=20)
+        return found
+
+    async with asyncio.TaskGroup() as group:
+        crowd = [group.create_task(search("hang")) for _ in range(GIVEN)]
+        async with asyncio.timeout(10):
+            await services.crowded.wait()
+        with pytest.raises(aio.AioRpcError) as caught:
+            await search("one more")
+        response = await http.post("/api/v1/documents/search", json={"query": "one more"})
+        elsewhere = await http.post("/api/v1/chat", json={"message": "hi"})
+        services.go_on.set()
+    assert [task.result().results[0].content for task in crowd] == ["hang"] * GIVEN
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(retry)
+    assert (info.reason, info.domain) == ("OVERLOADED", "gateway.loremesh.dev")
+    assert retry.retry_delay.seconds == 1
+    assert (response.status_code, reason(response), response.headers["retry-after"]) == (429, "OVERLOADED", "1")
+    assert elsewhere.status_code == 200
+    assert (await search("after")).results[0].content == "after"
+
+
+async def test_calls_which_wait_are_not_counted_at_the_door(services: StandIn, door: Door) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    request = chat_pb2.ChatRequest(message="hi")
+    async with AsyncExitStack() as stack:
+        opened = [aio.insecure_channel(door.target, options=options) for _ in range(2)]
+        stubs = [chat_pb2_grpc.ChatServiceStub(await stack.enter_async_context(each)) for each in opened]
+        streams = [stub.StreamChat(request, timeout=20) for stub in stubs for _ in range(GIVEN)]
+        for stream in streams:
+            assert (await anext(aiter(stream))).text_delta.text == "first"
+        services.go_on.set()
+        for stream in streams:
+            assert (await anext(aiter(stream))).completed.response == "first"
 
 
 async def test_a_service_that_is_not_there_is_said_to_be_so(http: httpx.AsyncClient, channel: aio.Channel) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from google.api import httpbody_pb2
 from google.rpc import error_details_pb2
 from grpc import StatusCode, aio
 from grpc_status import rpc_status
+from loremesh.ingestion.v1 import document_pb2, document_pb2_grpc
 from loremesh.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 
 # Saturates the machine it runs on, so it is run by itself: `pytest -m bench tests/system/test_overload.py`.
@@ -173,3 +175,25 @@ async def test_too_many_searches_are_refused_and_the_rest_is_answered_right(
     assert set(load.values) == {"right"}
     assert set(load.reasons) == {"OVERLOADED"}
     assert load.goodput > GOODPUT
+
+
+async def test_too_many_uploads_are_refused_and_the_rest_is_indexed(
+    channels: list[aio.Channel], library: Any, note: Callable[[Load], None]
+) -> None:
+    stubs: Iterator[Any] = itertools.cycle([document_pb2_grpc.DocumentServiceStub(each) for each in channels])
+
+    async def upload(number: int) -> str:
+        """Id of the document."""
+        body = httpbody_pb2.HttpBody(content_type="text/plain", data=f"Note {number} of the harbour master.".encode())
+        piece = document_pb2.UploadDocumentRequest(file=body, filename=f"{number}.txt", vector_store_id=library.store)
+        return str((await next(stubs).UploadDocument(iter([piece]), timeout=DEADLINE_SECONDS)).id)
+
+    load = await overload(upload)
+    note(load)
+    assert set(load.reasons) <= {"OVERLOADED", "QUEUE_FULL"}
+    assert load.goodput > GOODPUT
+    stub: Any = document_pb2_grpc.DocumentServiceStub(channels[0])
+    for id_ in load.values[:: max(1, len(load.values) // 20)]:
+        async for event in stub.WatchDocument(document_pb2.WatchDocumentRequest(document_id=id_), timeout=180):
+            last = event.WhichOneof("payload")
+        assert last == "ready"

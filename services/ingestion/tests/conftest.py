@@ -106,10 +106,13 @@ class Service:
             return [event async for event in call if event.WhichOneof("payload") != "heartbeat"]
 
     async def idle(self) -> None:
-        """Return when no job is left to do."""
+        """Return when no job is left to do but those which wait for their hour."""
+        left = (
+            "SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') AND due_at < now() + interval '10 minutes' LIMIT 1"
+        )
 
         async def done() -> bool:
-            return not await self.rows("SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') LIMIT 1")
+            return not await self.rows(left)
 
         await self.eventually(done)
 

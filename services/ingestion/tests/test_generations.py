@@ -227,6 +227,21 @@ async def test_a_generation_deleted_while_it_is_built_takes_back_what_it_wrote(s
         assert await listed(service) == [long.id, document.id]
 
 
+async def test_what_was_written_after_a_generation_was_removed_is_looked_for_once_more(service):
+    await service.settled(await service.upload(b"One."))
+    await create(service)
+    await complete(service, 2)
+    in_the_second = [(place, held) for place, held in service.index.chunks.items() if held[0].generation == 2]
+    await drop(service, 2)
+    await service.idle()
+    # As by a worker that was frozen amid its write, and died after it.
+    service.index.chunks.update(in_the_second)
+    await service.rows("UPDATE jobs SET due_at = now() WHERE kind = 'drop_generation' AND state = 'QUEUED'")
+    await service.idle()
+    assert {held.generation for held, _ in service.index.chunks.values()} == {1}
+    assert await service.rows("SELECT 1 FROM jobs WHERE state = 'QUEUED'") == []
+
+
 async def test_what_cannot_be_had_is_refused(service, refused):
     async with refused("VECTOR_STORE_NOT_FOUND", "NOT_FOUND"):
         await create(service, vector_store_id="never-made")

@@ -5,6 +5,7 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
 from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
+from loremesh_ingestion.domain.reconciliation import SETTLED_SECONDS
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.ports import BlobStore, SearchIndex
 from loremesh_ingestion.records import GenerationRecords, QueueRecords
@@ -12,6 +13,8 @@ from loremesh_ingestion.records import GenerationRecords, QueueRecords
 ROWS_AT_ONCE = 500
 _WAITING_AT_MOST = 2000
 _PAUSE_SECONDS = 1.0
+# Whoever was frozen while it wrote, and died of it, has left chunks that no row tells of.
+_ONCE_MORE_SECONDS = SETTLED_SECONDS
 
 
 class BuildGeneration:
@@ -71,4 +74,13 @@ class DropGeneration:
             vector_store_id=vector_store_id, generation=generation, embedding_model=job.payload["embedding_model"]
         )
         async with self._database.transaction() as connection:
+            if not job.payload.get("once_more"):
+                await jobs.enqueue(
+                    connection,
+                    kind=job.kind,
+                    payload={**job.payload, "once_more": True},
+                    subject_id=vector_store_id,
+                    delay=_ONCE_MORE_SECONDS,
+                    max_attempts=MAX_ATTEMPTS,
+                )
             await jobs.complete(connection, job)

@@ -120,6 +120,8 @@ class Indexing:
         async with self._database.transaction() as connection:
             if not await self._records.enter(connection, *place, DocumentState.EMBEDDING, batches_total=batches):
                 return False
+            # Before the rows: those of another worker's attempt may be there, and then this one is not wanted.
+            await jobs.complete(connection, job)
             async for chunks in reading.parsed.batches(_CHUNKS_AT_ONCE):
                 await self._records.save_chunks(connection, [(*place, chunk) for chunk in chunks])
                 parse = _counted(parse, chunks)
@@ -130,7 +132,6 @@ class Indexing:
                 connection,
                 [history.batch_job(document, version=place[1], batch=batch) for batch in range(batches)],
             )
-            await jobs.complete(connection, job)
         return True
 
 

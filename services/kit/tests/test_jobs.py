@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from loremesh_kit import deadline, identity
-from loremesh_kit.errors import Code, DependencyUnavailable, ServiceError
+from loremesh_kit.errors import Code, DependencyUnavailable, Overloaded, ServiceError
 from loremesh_kit.jobs import FenceLost, cancel, complete, enqueue
 from loremesh_kit.leases import Leases
 from loremesh_kit.postgres import Connection
@@ -125,7 +125,7 @@ async def test_a_lasting_failure_is_given_up_at_once_with_its_reason(workshop):
 
 async def test_attempts_end(workshop):
     async def handler(_):
-        raise DependencyUnavailable("embedding")
+        raise Overloaded(retry_after=0.01)
 
     workshop.handlers["noop"] = handler
     async with workshop.open(workshop.worker()):
@@ -133,7 +133,22 @@ async def test_attempts_end(workshop):
         await workshop.until("FAILED")
 
     ((job, error),) = workshop.dead
-    assert (job.attempt, error.reason) == (3, "DEPENDENCY_UNAVAILABLE")
+    assert (job.attempt, error.reason) == (3, "OVERLOADED")
+
+
+async def test_waiting_for_what_is_away_is_no_attempt_at_the_work(workshop):
+    errors = [DependencyUnavailable("embedding"), Overloaded(retry_after=0.01)]
+
+    async def handler(_):
+        raise errors.pop(0) if errors else DocumentCorrupt("no")
+
+    workshop.handlers["noop"] = handler
+    async with workshop.open(workshop.worker()):
+        await workshop.enqueue(max_attempts=2)
+        await workshop.until("FAILED")
+
+    ((job, error),) = workshop.dead
+    assert (job.attempt, error.reason) == (3, "DOCUMENT_CORRUPT")
 
 
 async def test_the_dead_letter_and_what_it_means_are_written_together(workshop):

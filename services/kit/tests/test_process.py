@@ -169,3 +169,14 @@ async def test_metrics_are_served_on_loopback(start):
 
     assert "grpc_server_started_total" in body
     assert "jobs_in_hand" in body
+
+
+async def test_programs_started_while_calls_are_under_way_live():
+    forking = str(Path(__file__).parent / "forking_process.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, forking, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    code, output, errors = await ended(process, seconds=60)
+    assert (code, output.splitlines()[-1]) == (0, "{0}")
+    # One in twenty would die; gRPC says each time that it has a hand in it.
+    assert "fork" not in errors

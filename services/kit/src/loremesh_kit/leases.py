@@ -40,7 +40,8 @@ SELECT id FROM held
 _RETRY = """
 UPDATE jobs SET
     state = 'QUEUED', lease_until = NULL, announced_at = NULL,
-    due_at = now() + make_interval(secs => %(delay)s), error_reason = %(reason)s
+    due_at = now() + make_interval(secs => %(delay)s), error_reason = %(reason)s,
+    max_attempts = max_attempts + CASE WHEN %(counts)s THEN 0 ELSE 1 END
 WHERE tenant = %(tenant)s AND id = %(id)s AND fence = %(fence)s AND state = 'RUNNING'
 RETURNING id
 """
@@ -92,9 +93,12 @@ class Leases:
         """Let others take the jobs at once; the attempt does not count."""
         await self._database.fetch_across_tenants(_HAND_BACK, _columns(jobs))
 
-    async def retry(self, job: Job, error: ServiceError, *, delay: float) -> None:
-        """Have the job tried again after `delay` seconds; raises FenceLost."""
-        parameters = {**_key(job), "delay": delay, "reason": error.reason}
+    async def retry(self, job: Job, error: ServiceError, *, delay: float, counts: bool = True) -> None:
+        """Have the job tried again after `delay` seconds, once more than it may where this attempt does not count.
+
+        Raises FenceLost.
+        """
+        parameters = {**_key(job), "delay": delay, "reason": error.reason, "counts": counts}
         if not await self._database.fetch(_RETRY, parameters):
             raise FenceLost(job.id)
 

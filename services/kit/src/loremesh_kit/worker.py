@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from loremesh_kit import deadline, identity
 from loremesh_kit.consumer import Consumer
-from loremesh_kit.errors import AttemptsExhausted, DeadlineExceeded, Internal, ServiceError
+from loremesh_kit.errors import AttemptsExhausted, DeadlineExceeded, DependencyUnavailable, Internal, ServiceError
 from loremesh_kit.events import Bus, Message, stream_of, subject
 from loremesh_kit.jobs import FenceLost, Handler, Job
 from loremesh_kit.leases import Leases, OnDead
@@ -24,7 +24,9 @@ from loremesh_kit.telemetry import metrics, traces
 
 _HEARTBEATS_PER_LEASE = 3
 _FIRST_RETRY_SECONDS = 1.0
-_LAST_RETRY_SECONDS = 300.0
+_LAST_RETRY_SECONDS = 60.0
+# What needs something that is away waits for it: a day.
+_MOST_ATTEMPTS = 1440
 _NAK_SECONDS = 5.0
 _CONTENDED_SECONDS = 0.1
 _CANCEL_SECONDS = 3.0
@@ -184,8 +186,9 @@ class JobWorker:
 
     async def _fail(self, job: Job, error: ServiceError) -> str:
         """Have the job tried again, or give it up when that is of no use; raises FenceLost."""
-        if error.retryable and job.attempt < job.max_attempts and _seconds_to(job.deadline) > 0:
-            await self._leases.retry(job, error, delay=_backoff(job, error))
+        waits = error.reason == DependencyUnavailable.reason and job.attempt < _MOST_ATTEMPTS
+        if error.retryable and (waits or job.attempt < job.max_attempts) and _seconds_to(job.deadline) > 0:
+            await self._leases.retry(job, error, delay=_backoff(job, error), counts=not waits)
             return "retried"
         await self._leases.give_up(job, error, self._on_dead)
         _log.warning("job given up", reason=error.reason, error=error.message, subject_id=job.subject_id)

@@ -10,7 +10,7 @@ DROP_GENERATION = "drop_generation"
 DELETE_VECTOR_STORE = "delete_vector_store"
 RECONCILE = "reconcile"
 
-# With backoff from one second up to five minutes, about twenty minutes: longer than a restart of anything we need.
+# With backoff from one second up to one minute, about six minutes. Waiting for what is away does not count.
 MAX_ATTEMPTS = 12
 # A document that crashes a fresh parser so often, one time after the other, will do so again.
 MAX_CRASHES = 3

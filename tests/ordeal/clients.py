@@ -26,6 +26,8 @@ T = TypeVar("T")
 MARK = "ordeal_key"
 _CALL_SECONDS = 20.0
 _PAUSE_SECONDS = 0.3
+# There are hundreds of them in a large one.
+_WATCH_PAUSE_SECONDS = 1.0
 _HTTP_OK = 200
 _HTTP_OVERLOADED = 429
 _HTTP_SERVER = 500
@@ -174,7 +176,7 @@ class Clients:
             )
             if outcome is Outcome.OK:
                 return
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_WATCH_PAUSE_SECONDS)
 
     async def chat(self, number: int) -> None:
         """Ask once, and keep what was streamed."""

@@ -6,7 +6,7 @@ from loremesh.ingestion.v1 import deletion_pb2
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh_ingestion.adapters.memory import MemorySearchIndex
 from loremesh_kit import events, identity
-from loremesh_kit.errors import DependencyUnavailable
+from loremesh_kit.errors import DependencyUnavailable, Overloaded, ServiceError
 from loremesh_kit.testing import caller
 
 pytestmark = pytest.mark.steelthread
@@ -37,10 +37,11 @@ class SilentIndex(MemorySearchIndex):
     """Cannot be reached for deletions while it is down."""
 
     down = True
+    error: ServiceError = DependencyUnavailable("retrieval", retry_after=0.0)
 
     async def delete(self, **what):
         if self.down:
-            raise DependencyUnavailable("retrieval", retry_after=0.0)
+            raise self.error
         return await super().delete(**what)
 
 
@@ -110,6 +111,7 @@ async def test_a_deletion_is_accepted_while_the_index_is_down_and_done_when_it_i
 
 async def test_a_deletion_that_was_given_up_is_begun_anew(start_service):
     index = SilentIndex()
+    index.error = Overloaded(retry_after=0.0)
     async with start_service(index=index) as service:
         document = await service.settled(await service.upload(b"x"))
         await service.rows("UPDATE jobs SET max_attempts = 1")

@@ -13,7 +13,7 @@ from loremesh_ingestion.domain.document import DocumentState
 from loremesh_ingestion.domain.reconciliation import Recorded, Remedy, Verdict, judge
 from loremesh_ingestion.engine.reconciliations import DailyReconciliation
 from loremesh_ingestion.ports import IndexedDocument, IndexEntry, Vector
-from loremesh_kit.errors import DependencyUnavailable
+from loremesh_kit.errors import Overloaded
 
 pytestmark = pytest.mark.steelthread
 
@@ -134,7 +134,7 @@ async def test_a_reconciliation_that_is_given_up_says_why(start_service):
         await ready(service)
 
         async def fail(**what):
-            raise DependencyUnavailable("retrieval", retry_after=0.0)
+            raise Overloaded(retry_after=0.0)
             yield
 
         service.index.versions = fail
@@ -146,7 +146,7 @@ async def test_a_reconciliation_that_is_given_up_says_why(start_service):
             return found if found.state == pb.RECONCILIATION_STATE_FAILED else None
 
         assert (await service.eventually(failed, impatient=True)).error_reason in (
-            "DEPENDENCY_UNAVAILABLE",
+            "OVERLOADED",
             "ATTEMPTS_EXHAUSTED",
         )
 

@@ -40,6 +40,8 @@ class ModelRequest:
     tools: Sequence[ToolSpec] = ()
     # JSON Schema of the answer's text; None: free text.
     response_schema: Mapping[str, Any] | None = None
+    # Who is asked in its place, in turn, where it fails with nothing of the answer there.
+    fallback_models: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,24 @@ class ModelSwitched:
 ModelEvent = ModelText | ModelToolCall | ModelSwitched | ModelFinish
 
 
+@dataclass(frozen=True, slots=True)
+class ModelProgress:
+    """Something comes that is no answer yet: thoughts, or a part of a tool's arguments."""
+
+
+class ModelSource(Protocol):
+    """One provider's models, asked as they are: no limits in time, no second try."""
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call it."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | ModelProgress, None]:
+        """As ModelProvider's, and what shows that the provider is alive meanwhile."""
+        ...
+
+
 class ModelProvider(Protocol):
     """Asks language models."""
 
@@ -88,7 +108,8 @@ class ModelProvider(Protocol):
         """The answer as it comes; closing the generator ends the request.
 
         Ends with exactly one ModelFinish, or raises ProviderUnavailable, ProviderTimeout, ProviderRefused,
-        ProviderRateLimited, ProviderStreamCut, ModelOutputInvalid or AttachmentUnsupported.
+        ProviderRateLimited, ProviderStreamCut, ProviderNotConfigured, ModelUnknown, ModelOutputInvalid or
+        AttachmentUnsupported.
         """
         ...
 

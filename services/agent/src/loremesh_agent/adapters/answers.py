@@ -1,4 +1,4 @@
-"""What the wire formats of model providers have in common: answers in pieces, and failures in nobody's words but ours."""
+"""What the wire formats of model providers have in common: answers in pieces, failures in our own words."""
 
 import asyncio
 import json

@@ -266,7 +266,5 @@ def _usage(usage: object, *, before: Usage | None = None) -> Usage | None:
 
 def _failure(error: anthropic.APIError, named: Named) -> ProviderError:
     if isinstance(error, anthropic.APIStatusError):
-        return answers.failure(
-            named, status=error.status_code, headers=error.response.headers, code=error.type or ""
-        )
+        return answers.failure(named, status=error.status_code, headers=error.response.headers, code=error.type or "")
     return answers.unreachable(named, timed_out=isinstance(error, anthropic.APITimeoutError))

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from loremesh_kit.ids import new_id
 
@@ -33,16 +33,28 @@ _WHOLE = re.compile(
 )
 
 
+class LocalSource(ModelSource, Protocol):
+    """A source that can be polled: it is ours."""
+
+    async def ping(self) -> None:
+        """Raise when it does not answer."""
+        ...
+
+
 class LocalTools:
     """A source whose models are offered tools, one call at a time, by a schema of their answer."""
 
-    def __init__(self, source: ModelSource) -> None:
+    def __init__(self, source: LocalSource) -> None:
         self._source = source
 
     @property
     def name(self) -> str:
         """The source's."""
         return self._source.name
+
+    async def ping(self) -> None:
+        """Raise when the source does not answer."""
+        await self._source.ping()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | ModelProgress, None]:
         """See ports.ModelSource."""
@@ -112,9 +124,7 @@ class _Reply:
 def _schema(request: ModelRequest) -> Mapping[str, Any]:
     """Of a reply: a tool and its arguments, or an answer."""
     answer = request.response_schema or {"type": "string"}
-    replies = [
-        _object(tool={"const": spec.name}, arguments=_alone(spec.input_schema)) for spec in request.tools
-    ]
+    replies = [_object(tool={"const": spec.name}, arguments=_alone(spec.input_schema)) for spec in request.tools]
     return {"anyOf": [*replies, _object(answer=_alone(answer))]}
 
 

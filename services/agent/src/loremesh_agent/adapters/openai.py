@@ -203,7 +203,5 @@ def _usage(usage: object) -> Usage | None:
 
 def _failure(error: openai.APIError, named: Named) -> ProviderError:
     if isinstance(error, openai.APIStatusError):
-        return answers.failure(
-            named, status=error.status_code, headers=error.response.headers, code=error.code or ""
-        )
+        return answers.failure(named, status=error.status_code, headers=error.response.headers, code=error.code or "")
     return answers.unreachable(named, timed_out=isinstance(error, openai.APITimeoutError))

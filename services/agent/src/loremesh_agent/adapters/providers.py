@@ -66,6 +66,12 @@ class Providers:
         """Whoever is asked for the default model."""
         return split(self._default.model)[0]
 
+    async def ping(self) -> None:
+        """Raise when the local model does not answer; others are not ours to poll."""
+        local = self._sources.get("local")
+        if isinstance(local, LocalTools):
+            await local.ping()
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | ModelProgress, None]:
         """See ports.ModelSource; raises ModelUnknown and ProviderNotConfigured, too."""
         provider, model = self._known(request.model)

@@ -18,12 +18,16 @@ class Breaker:
         """Zero to let a request pass, whose end must then be told; otherwise seconds until the next one may try."""
         if self._failures < self._limit:
             return 0.0
-        if now < self._open_until:
-            return self._open_until - now
+        if left := self.left(now):
+            return left
         if self._probing:
             return self._seconds
         self._probing = True
         return 0.0
+
+    def left(self, now: float) -> float:
+        """Seconds for which it stays open; zero where it is not."""
+        return max(0.0, self._open_until - now) if self._failures >= self._limit else 0.0
 
     def succeeded(self) -> None:
         """A request was answered, with a refusal maybe."""

@@ -89,9 +89,7 @@ class AgentSettings(ServiceSettings):
     prices_file: str = Field(default="", description="TOML of prices that take the place of our own")
 
     # What follows describes the default model; an agent names others as provider/model.
-    model: str = Field(
-        default="", description="the model, as its provider calls it; empty: the provider's default here"
-    )
+    model: str = Field(default="", description="as its provider calls it; empty: the provider's default here")
     context_tokens: int | None = Field(default=None, ge=512, description="tokens the model reads and writes at most")
     prompt_tokens: int | None = Field(default=None, ge=256, description="tokens a prompt should not exceed")
     max_output_tokens: int | None = Field(default=None, ge=1, le=16_384, description="tokens of an answer at most")
@@ -139,9 +137,7 @@ class AgentSettings(ServiceSettings):
             variable = VARIABLES[self.chosen_provider]
             message = f"the provider {self.chosen_provider} needs {variable}"
             if self.provider is None:
-                message = (
-                    "set OPENAI_API_KEY, ANTHROPIC_API_KEY or COHERE_API_KEY, or LOCAL_MODEL_URL for a local model"
-                )
+                message = "set OPENAI_API_KEY, ANTHROPIC_API_KEY or COHERE_API_KEY, or LOCAL_MODEL_URL"
             raise ValueError(message)
         return self
 
@@ -153,9 +149,9 @@ class AgentSettings(ServiceSettings):
             "anthropic": self.anthropic_api_key,
             "cohere": self.cohere_api_key,
         }
-        of_keys = (name for name, key in keys.items() if key.get_secret_value())
-        of_urls: Provider = next((name for name in _BY_URL if name in self._endpoints()), "local")
-        return self.provider or next(of_keys, of_urls)
+        of_key = next((name for name, key in keys.items() if key.get_secret_value()), None)
+        of_url: Provider = next((name for name in _BY_URL if name in self._endpoints()), "local")
+        return self.provider or of_key or of_url
 
     def endpoints(self) -> Sequence[Endpoint]:
         """The providers that are configured."""

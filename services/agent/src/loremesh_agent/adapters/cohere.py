@@ -114,11 +114,8 @@ def _message(message: PromptMessage, *, model: str) -> dict[str, Any]:
             for call in message.tool_calls
         ]
         # What it said before it called is its plan.
-        return {
-            "role": message.role,
-            "tool_calls": calls,
-            **({"tool_plan": message.content} if message.content else {}),
-        }
+        plan = {"tool_plan": message.content} if message.content else {}
+        return {"role": message.role, "tool_calls": calls, **plan}
     if message.attachments:
         parts = [_part(attachment, model=model) for attachment in message.attachments]
         return {"role": message.role, "content": [*parts, {"type": "text", "text": message.content}]}

@@ -86,7 +86,7 @@ class OpenAIProvider:
             yield ModelFinish(reason=FinishReason.CONTENT_FILTER)
 
     def _parameters(self, request: ModelRequest) -> dict[str, Any]:
-        optional = {
+        optional: dict[str, Any] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             "frequency_penalty": request.frequency_penalty,

@@ -51,13 +51,13 @@ class Prices:
     """Prices by `provider/model`; `provider/*` is for every other model of a provider."""
 
     def __init__(self, prices: Mapping[str, Price]) -> None:
-        self._prices = dict(prices)
+        self.by_model = dict(prices)
 
     def of(self, model: str) -> Price | None:
         """The model's, or that of the model whose snapshot it is; None where nothing is known."""
         provider, _ = split(model)
         names = (model, _SNAPSHOT.sub("", model), f"{provider}/{_ANY}")
-        return next((self._prices[name] for name in names if name in self._prices), None)
+        return next((self.by_model[name] for name in names if name in self.by_model), None)
 
     def cost(self, model: str, usage: Usage) -> int | None:
         """What the tokens cost in millionths of a US dollar, rounded up; None where the price is not known."""
@@ -74,12 +74,12 @@ class Prices:
 
     def of_provider(self, provider: str) -> Sequence[PricedModel]:
         """Its models by name."""
-        mine = sorted(model for model in self._prices if split(model)[0] == provider)
-        return tuple(PricedModel(model=model, price=self._prices[model]) for model in mine)
+        mine = sorted(model for model in self.by_model if split(model)[0] == provider)
+        return tuple(PricedModel(model=model, price=self.by_model[model]) for model in mine)
 
     def updated(self, other: "Prices") -> "Prices":
         """These, and in their place what the other says."""
-        return Prices({**self._prices, **other._prices})
+        return Prices({**self.by_model, **other.by_model})
 
 
 def read(text: str) -> Prices:

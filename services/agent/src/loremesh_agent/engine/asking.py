@@ -1,4 +1,4 @@
-"""Patience with model providers: how long each part of an answer may take, what is tried again, and who else is asked."""
+"""Patience with model providers: how long each part of an answer may take, what is tried again, who else is asked."""
 
 import asyncio
 from collections.abc import AsyncGenerator

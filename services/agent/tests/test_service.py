@@ -190,7 +190,9 @@ async def test_a_caller_who_leaves_ends_the_models_work_within_a_second(
 ) -> None:
     async with (
         provider_double() as double,
-        service(retrieval, database_urls, nats_url=nats_url, provider="openai", openai_base_url=f"{double.url}/v1") as channel,
+        service(
+            retrieval, database_urls, nats_url=nats_url, provider="openai", openai_base_url=f"{double.url}/v1"
+        ) as channel,
     ):
         double.scripts = [[*OpenAI().begin(Text("The lighthouse")), Wait(60)]]
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(chat_pb2.ChatRequest(message="a lighthouse?"))

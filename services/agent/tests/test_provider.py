@@ -206,13 +206,14 @@ async def test_an_answer_comes_piece_by_piece_and_ends_once(wire: Wire) -> None:
     )
 
 
-ASKED = {
-    "openai": {"max_completion_tokens": 7, "temperature": 0.5, "stop": ["\n\n"], "stream_options": {"include_usage": True}},
-    "compatible": {"max_tokens": 7, "temperature": 0.5, "stop": ["\n\n"], "stream_options": {"include_usage": True}},
-    "local": {"max_tokens": 7, "temperature": 0.5, "stop": ["\n\n"], "stream_options": {"include_usage": True}},
+_SAMPLED: dict[str, Any] = {"temperature": 0.5, "stop": ["\n\n"], "stream_options": {"include_usage": True}}
+ASKED: dict[str, dict[str, Any]] = {
+    "openai": {"max_completion_tokens": 7, **_SAMPLED},
+    "compatible": {"max_tokens": 7, **_SAMPLED},
+    "local": {"max_tokens": 7, **_SAMPLED},
     "anthropic": {"max_tokens": 7, "system": "Be brief."},
     "cohere": {"max_tokens": 7, "temperature": 0.5, "stop_sequences": ["\n\n"]},
-}  # fmt: skip
+}
 
 
 async def test_the_request_is_what_was_asked_for(wire: Wire) -> None:
@@ -239,9 +240,11 @@ async def test_the_double_speaks_as_the_providers_own_sdk_expects() -> None:
         assert (whole.message.content, whole.finish_reason) == ("Let me see.", "tool_calls")
         assert [call.function.arguments for call in whole.message.tool_calls or ()] == ['{"city": "Genoa"}']
         double.scripts = [[*Anthropic().begin(*said_), *Anthropic().end(TOOL_CALLS, Counts())]]
-        async with anthropic.AsyncAnthropic(api_key="k", base_url=double.url, max_retries=0) as asking:
-            async with asking.messages.stream(model="m", messages=messages, max_tokens=9) as answering:
-                message = await answering.get_final_message()
+        async with (
+            anthropic.AsyncAnthropic(api_key="k", base_url=double.url, max_retries=0) as asking,
+            asking.messages.stream(model="m", messages=messages, max_tokens=9) as answering,
+        ):
+            message = await answering.get_final_message()
         assert [block.type for block in message.content] == ["thinking", "text", "tool_use"]
         assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 5)
         assert message.content[-1].to_dict()["input"] == {"city": "Genoa"}
@@ -489,6 +492,9 @@ async def test_an_answer_that_is_whole_is_whatever_follows(wire: Wire, after: Se
     assert (text_of(events), finish_of(events)) == ("a", FinishReason.STOP)
 
 
+DATE = "Sun, 22 Nov 2026 08:00:00 GMT"
+
+
 def beginnings(wire: Wire) -> dict[str, Sequence[Step]]:
     """What goes wrong before anything of an answer is there."""
     start = wire.dialect.begin()
@@ -497,7 +503,7 @@ def beginnings(wire: Wire) -> dict[str, Sequence[Step]]:
         "429": [Reply(429)],
         "429 that is no JSON": [Reply(429, body="canary: slow down")],
         "500": [Reply(500)],
-        "503 with a date": [Reply(503, headers=(("retry-after", "Sun, 22 Nov 2026 08:00:00 GMT"), ("date", "Sun, 22 Nov 2026 08:00:00 GMT")))],
+        "503 with a date": [Reply(503, headers=(("retry-after", DATE), ("date", DATE)))],
         "529": [Reply(529, body="overloaded")],
         "200 with an error event": [wire.dialect.error()],
         "error event after the start": [*start, wire.dialect.error()],
@@ -509,7 +515,7 @@ def beginnings(wire: Wire) -> dict[str, Sequence[Step]]:
         "empty answer": [*start, *wire.dialect.end()],
         "cut amid the arguments of a call": [*wire.dialect.begin(*PARALLEL)[:5], Cut()],
         "tools that are not named": [*start, *wire.dialect.end(TOOL_CALLS)],
-    }  # fmt: skip
+    }
 
 
 async def test_what_fails_before_the_first_token_is_tried_again(wire: Wire) -> None:

@@ -92,10 +92,11 @@ class PatientProvider:
         async with aclosing(begun.events) as events:
             event: ModelEvent | ModelProgress = begun.first
             while True:
+                if isinstance(event, ModelFinish):
+                    begun.turn.used(event.usage)
                 if not isinstance(event, ModelProgress):
                     yield event
                 if isinstance(event, ModelFinish):
-                    begun.turn.used(event.usage)
                     return
                 event = await self._next(events, begun.request, limit="idle", ends_at=ends_at)
 
@@ -174,7 +175,7 @@ class PatientProvider:
         return False
 
     def _longest_wait(self, ends_at: float) -> float:
-        return min(self._patience.longest_pause, ends_at - asyncio.get_running_loop().time())
+        return max(0.0, min(self._patience.longest_pause, ends_at - asyncio.get_running_loop().time()))
 
     def _named(self, request: ModelRequest) -> _Names:
         provider, model = split(request.model)

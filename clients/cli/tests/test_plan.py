@@ -55,6 +55,13 @@ def test_a_server_of_ones_own_that_wants_no_key_is_asked_and_not_the_local_model
     assert agent["AGENT_PROVIDER"] == "openai"
 
 
+def test_a_local_model_that_does_not_run_is_none_to_be_asked(home: Home) -> None:
+    assert "LOCAL_MODEL_URL" in environment(units(home)["agent"])
+    assert "LOCAL_MODEL_URL" not in environment(units(home, {"OPENAI_API_KEY": "sk-secret"})["agent"])
+    own = {"OPENAI_API_KEY": "sk-secret", "LOCAL_MODEL_URL": "http://127.0.0.1:1/v1"}
+    assert environment(units(home, own)["agent"])["LOCAL_MODEL_URL"] == own["LOCAL_MODEL_URL"]
+
+
 def test_the_local_model_stays_for_who_asks_for_it_in_spite_of_a_key(home: Home) -> None:
     assert "local-model" in units(home, {"OPENAI_API_KEY": "sk-secret", "AGENT_PROVIDER": "local"})
 

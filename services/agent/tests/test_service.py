@@ -19,7 +19,8 @@ from loremesh_kit.server import Servicer, Wired, serve
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, caller, serving
 
-from .openai_double import Wait, chunk, openai_double
+from .doubles.dialects import OpenAI, Text
+from .doubles.http import Wait, provider_double
 
 pytestmark = pytest.mark.steelthread
 
@@ -188,10 +189,12 @@ async def test_a_caller_who_leaves_ends_the_models_work_within_a_second(
     retrieval: Retrieval, database_urls: DatabaseUrls, nats_url: str
 ) -> None:
     async with (
-        openai_double() as double,
-        service(retrieval, database_urls, nats_url=nats_url, provider="openai", openai_base_url=double.url) as channel,
+        provider_double() as double,
+        service(
+            retrieval, database_urls, nats_url=nats_url, provider="openai", openai_base_url=f"{double.url}/v1"
+        ) as channel,
     ):
-        double.scripts = [[chunk("The lighthouse"), Wait(60)]]
+        double.scripts = [[*OpenAI().begin(Text("The lighthouse")), Wait(60)]]
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamChat(chat_pb2.ChatRequest(message="a lighthouse?"))
         async for event in call:
             if event.WhichOneof("payload") == "run_started":

@@ -75,3 +75,7 @@ class ChatJobServicer(ChatJobServiceServicer):
             clean(request.job_id), after_seq=request.after_seq, limit=request.page_size or _DEFAULT_EVENTS
         )
         return pb.ListChatJobEventsResponse(events=map(protos.event, events), last_seq=last_seq)
+
+    async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Context) -> pb.ListRunStepsResponse:  # noqa: N802
+        """List a run's steps."""
+        raise NotImplementedError

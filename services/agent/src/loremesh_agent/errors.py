@@ -13,19 +13,23 @@ ServiceError
 ├── QueueFull                       RESOURCE_EXHAUSTED   QUEUE_FULL
 ├── KeptFailure                     (as the run it ended said)
 ├── GivenUp                         (as its cause)
-└── ProviderError
-    ├── ProviderUnavailable         UNAVAILABLE          PROVIDER_UNAVAILABLE
-    ├── ProviderTimeout             UNAVAILABLE          PROVIDER_TIMEOUT
-    ├── ProviderStreamCut           UNAVAILABLE          PROVIDER_STREAM_CUT
-    └── ProviderRefused             FAILED_PRECONDITION  PROVIDER_REFUSED
+├── ProviderError
+│   ├── ProviderUnavailable         UNAVAILABLE          PROVIDER_UNAVAILABLE
+│   ├── ProviderTimeout             UNAVAILABLE          PROVIDER_TIMEOUT
+│   ├── ProviderStreamCut           UNAVAILABLE          PROVIDER_STREAM_CUT
+│   ├── ProviderRefused             FAILED_PRECONDITION  PROVIDER_REFUSED
+│   └── ProviderRateLimited         RESOURCE_EXHAUSTED   PROVIDER_RATE_LIMITED
+├── Missing                         NOT_FOUND            one each for approvals, memories, receipts, tool servers
+├── ToolError                       what a model is told of a tool: TOOL_...
+└── one each for what agents, approvals, budgets, memories, prompts and tool servers refuse, named for its reason
 
 The rest are the kit's own. No provider's own words are in any of them: they may quote keys and prompts.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
-from loremesh_kit.errors import Code, InvalidField, ServiceError
+from loremesh_kit.errors import Code, FieldViolation, InvalidField, ServiceError
 
 Limit = Literal["connect", "first_token", "idle", "total"]
 
@@ -217,3 +221,418 @@ class ProviderRefused(ProviderError):
 
     code = Code.FAILED_PRECONDITION
     reason = "PROVIDER_REFUSED"
+
+
+class Missing(ServiceError):
+    """There is nothing of this id for the caller."""
+
+    code = Code.NOT_FOUND
+    what: ClassVar[str]
+    key: ClassVar[str]
+    type: ClassVar[str]
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"There is no {self.what} {id_!r}.", metadata={self.key: id_}, resource=(self.type, id_))
+
+
+class ApprovalNotFound(Missing):
+    """The caller has no approval of this id."""
+
+    reason = "APPROVAL_NOT_FOUND"
+    what = "approval"
+    key = "approval_id"
+    type = "loremesh.agent.v1.Approval"
+
+
+class MemoryNotFound(Missing):
+    """The caller has no memory of this id."""
+
+    reason = "MEMORY_NOT_FOUND"
+    what = "memory"
+    key = "memory_id"
+    type = "loremesh.agent.v1.Memory"
+
+
+class MemoryReceiptNotFound(Missing):
+    """The caller has no receipt of a forgetting of this id."""
+
+    reason = "MEMORY_RECEIPT_NOT_FOUND"
+    what = "receipt"
+    key = "receipt_id"
+    type = "loremesh.agent.v1.MemoryReceipt"
+
+
+class ToolServerNotFound(Missing):
+    """The caller has no tool server of this id."""
+
+    reason = "TOOL_SERVER_NOT_FOUND"
+    what = "tool server"
+    key = "tool_server_id"
+    type = "loremesh.agent.v1.ToolServer"
+
+
+class AgentExists(ServiceError):
+    """An agent has this id already."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "AGENT_EXISTS"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"There is an agent {agent_id!r} already.", metadata={"agent_id": agent_id})
+
+
+class AgentRevisionNotFound(ServiceError):
+    """The agent has no revision of this number."""
+
+    code = Code.NOT_FOUND
+    reason = "AGENT_REVISION_NOT_FOUND"
+
+    def __init__(self, agent_id: str, revision: int) -> None:
+        super().__init__(
+            f"The agent {agent_id!r} has no revision {revision}.",
+            metadata={"agent_id": agent_id, "revision": str(revision)},
+        )
+
+
+class AgentInvalid(InvalidField):
+    """The agent contradicts itself in one or more fields."""
+
+    reason = "AGENT_INVALID"
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        """`faults` are sentences by field path, not empty."""
+        super().__init__("The agent is not valid: " + " ".join(faults.values()))
+        self.violations = tuple(FieldViolation(field, fault, self.reason) for field, fault in faults.items())
+
+
+class FieldMaskInvalid(InvalidField):
+    """The update mask names what cannot be changed."""
+
+    reason = "FIELD_MASK_INVALID"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path!r} cannot be changed.", metadata={"path": path}, field="update_mask")
+
+
+class ModelUnknown(InvalidField):
+    """No provider has this model."""
+
+    reason = "MODEL_UNKNOWN"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"{model!r} is no model: write provider/model, with a provider that ListProviders names.",
+            metadata={"model": model},
+            field="model",
+        )
+
+
+class ProviderNotConfigured(ServiceError):
+    """The model's provider has no key here."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "PROVIDER_NOT_CONFIGURED"
+
+    def __init__(self, provider: str, *, variable: str) -> None:
+        super().__init__(
+            f"The provider {provider} is not configured: set {variable}.",
+            metadata={"provider": provider, "variable": variable},
+        )
+
+
+class ModelOutputInvalid(ServiceError):
+    """The model answered with what is no answer."""
+
+    code = Code.INTERNAL
+    reason = "MODEL_OUTPUT_INVALID"
+
+    def __init__(self, problem: str, *, provider: str, model: str) -> None:
+        super().__init__(
+            f"The model's answer cannot be used: {problem}", metadata={"provider": provider, "model": model}
+        )
+
+
+class AttachmentUnsupported(InvalidField):
+    """The model takes no such attachment."""
+
+    reason = "ATTACHMENT_UNSUPPORTED"
+
+    def __init__(self, media_type: str, *, model: str) -> None:
+        super().__init__(
+            f"The model {model} takes no {media_type}.",
+            metadata={"media_type": media_type, "model": model},
+            field="attachments",
+        )
+
+
+class ToolError(ServiceError):
+    """A tool was not called, or failed: the model is told the message."""
+
+    def __init__(self, message: str, *, tool: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, metadata={"tool": tool, **(metadata or {})})
+
+
+class ToolNotFound(ToolError):
+    """No tool has this name."""
+
+    code = Code.NOT_FOUND
+    reason = "TOOL_NOT_FOUND"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"There is no tool {tool!r}.", tool=tool)
+
+
+class ToolNotAllowed(ToolError):
+    """The agent was not given this tool."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "TOOL_NOT_ALLOWED"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"The tool {tool!r} is not one of yours.", tool=tool)
+
+
+class ToolArgumentsInvalid(ToolError):
+    """The arguments do not fulfil the tool's schema."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "TOOL_ARGUMENTS_INVALID"
+
+    def __init__(self, tool: str, *, problem: str) -> None:
+        super().__init__(
+            f"The arguments of {tool!r} are not valid: {problem}", tool=tool, metadata={"problem": problem}
+        )
+
+
+class ToolFailed(ToolError):
+    """The tool failed, in words for the model."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOOL_FAILED"
+
+    def __init__(self, message: str, *, tool: str) -> None:
+        super().__init__(message, tool=tool)
+
+
+class ToolTimeout(ToolError):
+    """The tool took too long."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "TOOL_TIMEOUT"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"The tool {tool!r} took too long.", tool=tool)
+
+
+class ToolUnavailable(ToolError):
+    """The tool is not configured, or its server is not healthy."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOOL_UNAVAILABLE"
+
+    def __init__(self, tool: str, *, variable: str = "") -> None:
+        super().__init__(
+            f"The tool {tool!r} is not available" + (f": set {variable}." if variable else "."),
+            tool=tool,
+            metadata={"variable": variable},
+        )
+
+
+class ToolDenied(ToolError):
+    """A human denied the call."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "TOOL_DENIED"
+
+    def __init__(self, tool: str, *, comment: str = "") -> None:
+        super().__init__(f"A human denied this call of {tool!r}" + (f": {comment}" if comment else "."), tool=tool)
+
+
+class ToolNameClash(ToolError):
+    """Two tools have the same name."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "TOOL_NAME_CLASH"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"There is a tool {tool!r} already.", tool=tool)
+
+
+class SchemaInvalid(InvalidField):
+    """It is no JSON Schema, or too large a one."""
+
+    reason = "SCHEMA_INVALID"
+
+    def __init__(self, problem: str, *, field: str) -> None:
+        super().__init__(f"Not a usable JSON Schema: {problem}", metadata={"problem": problem}, field=field)
+
+
+class AddressForbidden(InvalidField):
+    """The address is not one that may be called."""
+
+    reason = "ADDRESS_FORBIDDEN"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host!r} must not be called.", metadata={"host": host}, field="address")
+
+
+class ToolServerExists(ServiceError):
+    """A tool server has this id already."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "TOOL_SERVER_EXISTS"
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(
+            f"There is a tool server {tool_server_id!r} already.", metadata={"tool_server_id": tool_server_id}
+        )
+
+
+class ToolServerInvalid(InvalidField):
+    """The tool server's description is wrong."""
+
+    reason = "TOOL_SERVER_INVALID"
+
+    def __init__(self, problem: str, *, field: str = "tool_server") -> None:
+        super().__init__(problem, metadata={"problem": problem}, field=field)
+
+
+class ToolServerUnavailable(ServiceError):
+    """The tool server does not answer, or not as it should."""
+
+    code = Code.UNAVAILABLE
+    reason = "TOOL_SERVER_UNAVAILABLE"
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(
+            f"The tool server {tool_server_id!r} does not answer as it should.",
+            metadata={"tool_server_id": tool_server_id},
+        )
+
+
+class ToolServerReadOnly(ServiceError):
+    """The tool server stands in the operator's file."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOOL_SERVER_READ_ONLY"
+
+    def __init__(self, tool_server_id: str) -> None:
+        super().__init__(
+            f"The tool server {tool_server_id!r} stands in the operator's file.",
+            metadata={"tool_server_id": tool_server_id},
+        )
+
+
+class ApprovalDecided(ServiceError):
+    """It was decided otherwise before, or expired."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "APPROVAL_DECIDED"
+
+    def __init__(self, approval_id: str, *, state: str) -> None:
+        super().__init__(f"The approval is {state} already.", metadata={"approval_id": approval_id, "state": state})
+
+
+class DecisionInvalid(InvalidField):
+    """The decision does not fit what is asked."""
+
+    reason = "DECISION_INVALID"
+
+    def __init__(self, *, kind: str, decision: str) -> None:
+        super().__init__(
+            f"{decision} is no answer to {kind}.", metadata={"kind": kind, "decision": decision}, field="decision"
+        )
+
+
+class ApprovalExpired(ServiceError):
+    """Nobody decided in time, and the run may not go on without."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "APPROVAL_EXPIRED"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__("Nobody decided in time.", metadata={"approval_id": approval_id})
+
+
+class BudgetExhausted(ServiceError):
+    """The run took as much as it may."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "BUDGET_EXHAUSTED"
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"The run reached its limit of {limit}.", metadata={"limit": limit})
+
+
+class TenantBudgetExhausted(ServiceError):
+    """The tenant took as much as it may this month."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TENANT_BUDGET_EXHAUSTED"
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"The limit of {limit} for this month is reached.", metadata={"limit": limit})
+
+
+class PromptNotFound(InvalidField):
+    """No prompt has this name, version and language."""
+
+    reason = "PROMPT_NOT_FOUND"
+
+    def __init__(self, prompt: str) -> None:
+        super().__init__(f"There is no prompt {prompt}.", metadata={"prompt": prompt}, field="prompt")
+
+
+class PromptInvalid(InvalidField):
+    """The prompt's variables are not those it is given, or it cannot be read."""
+
+    reason = "PROMPT_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, metadata={"problem": problem}, field="prompt")
+
+
+class MemoryInvalid(InvalidField):
+    """There is nothing to remember in it."""
+
+    reason = "MEMORY_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("content must not be empty", field="memory.content")
+
+
+class MemoryFull(ServiceError):
+    """The scope holds as many memories as it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "MEMORY_FULL"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(
+            f"There are {limit} memories of this scope: forget some first.", metadata={"limit": str(limit)}
+        )
+
+
+class ScopeRequired(InvalidField):
+    """Neither a memory nor a scope is named."""
+
+    reason = "SCOPE_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("Name a memory or a scope.", field="scope")
+
+
+class PassagesRequired(InvalidField):
+    """There is neither a text with passages nor a kept answer to check."""
+
+    reason = "PASSAGES_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("Give text and passages, or message_id.", field="passages")
+
+
+class ProviderRateLimited(ProviderError):
+    """Its account, or our own limit for it, is used up for now."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "PROVIDER_RATE_LIMITED"

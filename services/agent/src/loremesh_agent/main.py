@@ -11,7 +11,10 @@ from loremesh_kit.server import Wired
 from loremesh_kit.server import main as serve
 
 from loremesh_agent.adapters.ingestion import IngestionClient
+from loremesh_agent.adapters.prices import load
+from loremesh_agent.adapters.providers import Providers
 from loremesh_agent.adapters.retrieval import RetrievalClient
+from loremesh_agent.engine.lanes import Lanes
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import SERVICE, Outside, assemble
 
@@ -19,19 +22,18 @@ from loremesh_agent.wiring import SERVICE, Outside, assemble
 @asynccontextmanager
 async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
     """The service, with connections to all that it needs."""
-    from loremesh_agent.adapters.openai import OpenAIProvider
-
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         bus = await stack.enter_async_context(events.connect(settings.nats_url, service=SERVICE))
         index = RetrievalClient(channel=await stack.enter_async_context(open_channel(settings.retrieval_target)))
         ingestion = await stack.enter_async_context(open_channel(settings.ingestion_target))
-        model = await stack.enter_async_context(
-            OpenAIProvider.open(
-                name=settings.chosen_provider,
-                base_url=settings.base_url(),
-                api_key=settings.api_key(),
+        providers = await stack.enter_async_context(
+            Providers.open(
+                settings.endpoints(),
                 connect_seconds=settings.connect_seconds,
+                default=settings.default_profile(),
+                profiles=settings.profiles(),
+                prices=load(settings.prices_file),
             )
         )
         documents = IngestionClient(channel=ingestion)
@@ -43,8 +45,16 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
         }
         if settings.chosen_provider == "local":
             # Others are not ours to poll.
-            probes["model"] = model.ping
-        outside = Outside(database=database, bus=bus, index=index, documents=documents, model=model, probes=probes)
+            probes["model"] = providers.ping
+        outside = Outside(
+            database=database,
+            bus=bus,
+            index=index,
+            documents=documents,
+            model=providers,
+            lanes=Lanes(settings.traffic()),
+            probes=probes,
+        )
         yield assemble(outside, settings=settings)
 
 

@@ -8,12 +8,13 @@ from loremesh_kit.filters import Filter
 from loremesh_kit.jobs import Job
 from loremesh_kit.pages import Position
 
-from loremesh_agent.domain.agents import Agent
+from loremesh_agent.domain.agents import Agent, ModelProfile
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
 from loremesh_agent.domain.events import Event, FinishReason, Payload
 from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.tools import CallContext, ToolCall, ToolResult, ToolSpec
 
 
 class PassageIndex(Protocol):
@@ -26,14 +27,21 @@ class PassageIndex(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """What a model is asked; None leaves a parameter to the provider."""
+    """What a model, `provider/model`, is asked; None leaves a parameter to the provider."""
 
     model: str
     messages: Sequence[PromptMessage]
     max_output_tokens: int
     temperature: float | None = None
+    top_p: float | None = None
     frequency_penalty: float | None = None
     stop: Sequence[str] = ()
+    # What it may ask for; a model without tools of its own is offered them through a JSON Schema of its answer.
+    tools: Sequence[ToolSpec] = ()
+    # JSON Schema of the answer's text; None: free text.
+    response_schema: Mapping[str, Any] | None = None
+    # Who is asked in its place, in turn, where it fails with nothing of the answer there.
+    fallback_models: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,41 @@ class ModelFinish:
     usage: Usage | None = None
 
 
-ModelEvent = ModelText | ModelFinish
+@dataclass(frozen=True, slots=True)
+class ModelToolCall:
+    """The model asks for a tool, its arguments complete; ids are unique in the answer."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSwitched:
+    """Another model took over before anything of the answer was there; `provider/model` each."""
+
+    before: str
+    after: str
+    reason: str
+
+
+ModelEvent = ModelText | ModelToolCall | ModelSwitched | ModelFinish
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProgress:
+    """Something comes that is no answer yet: thoughts, or a part of a tool's arguments."""
+
+
+class ModelSource(Protocol):
+    """One provider's models, asked as they are: no limits in time, no second try."""
+
+    @property
+    def name(self) -> str:
+        """What errors and logs call it."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | ModelProgress, None]:
+        """As ModelProvider's, and what shows that the provider is alive meanwhile."""
+        ...
 
 
 class ModelProvider(Protocol):
@@ -65,9 +107,94 @@ class ModelProvider(Protocol):
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """The answer as it comes; closing the generator ends the request.
 
-        Ends with exactly one ModelFinish, or raises ProviderUnavailable, ProviderTimeout, ProviderRefused or
-        ProviderStreamCut.
+        Ends with exactly one ModelFinish, or raises ProviderUnavailable, ProviderTimeout, ProviderRefused,
+        ProviderRateLimited, ProviderStreamCut, ProviderNotConfigured, ModelUnknown, ModelOutputInvalid or
+        AttachmentUnsupported.
         """
+        ...
+
+
+class Models(Protocol):
+    """Knows models by name."""
+
+    def profile(self, model: str) -> ModelProfile:
+        """How a model is asked, the default one for an empty name; raises ModelUnknown, ProviderNotConfigured."""
+        ...
+
+    def cost(self, model: str, usage: Usage) -> int | None:
+        """What the tokens cost in millionths of a US dollar; None where the model's price is not known."""
+        ...
+
+
+class Tool(Protocol):
+    """Something a model may have done."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What it is."""
+        ...
+
+    async def call(self, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        """Do it, with arguments that fulfil its schema; raises ToolError, AddressForbidden, DependencyUnavailable."""
+        ...
+
+
+class Toolbox(Protocol):
+    """Knows the tools there are, for the caller's tenant."""
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """All of them, by name, those which are not available among them."""
+        ...
+
+    async def find(self, name: str) -> Tool:
+        """The tool; raises ToolNotFound, ToolUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose a memory is; empty: nobody's in particular."""
+
+    user_id: str = ""
+    agent_id: str = ""
+    conversation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something to be remembered; `subject` and `attribute` say which facts contradict each other."""
+
+    content: str
+    scope: Scope
+    # A MemoryKind's name.
+    kind: str = "LONG_TERM"
+    subject: str = ""
+    attribute: str = ""
+    confidence: float = 1.0
+    ttl_seconds: float | None = None
+    run_id: str = ""
+    message_id: str = ""
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """Something remembered, and how well it fits, 0 to 1."""
+
+    memory_id: str
+    content: str
+    score: float
+
+
+class Recollection(Protocol):
+    """Remembers, for the loop and its tools."""
+
+    async def remember(self, fact: Fact) -> str:
+        """Id of the memory, new or known already; raises MemoryFull, MemoryInvalid."""
+        ...
+
+    async def recall(self, query: str, *, scope: Scope, top_k: int, words_only: bool = False) -> Sequence[Recalled]:
+        """What is known, best first, in the scope and those around it."""
         ...
 
 
@@ -90,8 +217,11 @@ class DocumentRegistry(Protocol):
 class AgentDirectory(Protocol):
     """Knows the agents."""
 
-    async def get(self, agent_id: str) -> Agent:
-        """The agent; empty means the default one. Raises AgentNotFound."""
+    async def get(self, agent_id: str, *, revision: int = 0) -> Agent:
+        """The agent as it is, or as it was; empty means the default one.
+
+        Raises AgentNotFound, AgentRevisionNotFound, ModelUnknown, ProviderNotConfigured, PromptNotFound.
+        """
         ...
 
 

@@ -1,27 +1,57 @@
 """What the agent service is told by its environment."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from loremesh_kit.settings import ServiceSettings, Shared
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
-from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, Window
+from loremesh_agent.adapters.providers import Endpoint
+from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, ModelProfile, Window
+from loremesh_agent.domain.model_names import VARIABLES
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
 from loremesh_agent.engine.chat import Pace
+from loremesh_agent.engine.lanes import Traffic
 
-# What a model of each provider is given unless the environment says otherwise.
-_MODEL = {"openai": "gpt-5.4-mini", "local": "smollm2-135m-instruct"}
-_CONTEXT_TOKENS = {"openai": 100_000, "local": 2048}
-_PROMPT_TOKENS = {"openai": 32_000, "local": 400}
-_OUTPUT_TOKENS = {"openai": 2048, "local": 160}
-_TOP_K = {"openai": 8, "local": 4}
-_TEMPERATURE = {"openai": None, "local": 0.1}
-_FREQUENCY_PENALTY = {"openai": None, "local": 0.3}
-_PROMPT: dict[str, prompts.Name] = {"openai": "full", "local": "compact"}
+Provider = Literal["openai", "anthropic", "cohere", "local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Defaults:
+    """What a provider's models are given unless the environment says otherwise."""
+
+    model: str
+    context_tokens: int = 100_000
+    prompt_tokens: int = 32_000
+    output_tokens: int = 2048
+    top_k: int = 8
+    temperature: float | None = None
+    frequency_penalty: float | None = None
+    prompt: prompts.Name = "full"
+
+
+_DEFAULTS: dict[Provider, _Defaults] = {
+    "openai": _Defaults(model="gpt-5.4-mini"),
+    # Its models think before they write, within the same limit.
+    "anthropic": _Defaults(model="claude-sonnet-5-5", output_tokens=8192),
+    "cohere": _Defaults(model="command-a-03-2025"),
+    "local": _Defaults(
+        model="smollm2-135m-instruct",
+        context_tokens=2048,
+        prompt_tokens=400,
+        output_tokens=160,
+        top_k=4,
+        temperature=0.1,
+        frequency_penalty=0.3,
+        prompt="compact",
+    ),
+}
+# Where no provider has a key.
+_BY_URL: tuple[Provider, ...] = ("local", "openai", "anthropic", "cohere")
 # One lease lasts for several chances to renew it.
 _LEASE_OF_KEEPS = 4
 
@@ -37,8 +67,8 @@ class AgentSettings(ServiceSettings):
 
     ingestion_target: Annotated[str, Shared()] = Field(description="host:port of the ingestion service")
 
-    provider: Literal["openai", "local"] | None = Field(
-        default=None, description="whose models answer; unset: openai where there is a key, else local"
+    provider: Provider | None = Field(
+        default=None, description="whose model is the default; unset: the first with a key, else local"
     )
     local_model_url: Annotated[str, Shared()] = Field(
         default="", description="base URL of the local model's OpenAI-compatible server"
@@ -48,7 +78,18 @@ class AgentSettings(ServiceSettings):
         default="", description="base URL of an OpenAI-compatible server; empty: OpenAI's own"
     )
 
-    model: str = Field(default="", description="the model; empty: the provider's default here")
+    anthropic_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="empty: none is sent")
+    anthropic_base_url: Annotated[str, Shared()] = Field(
+        default="", description="base URL of a server that speaks Anthropic's Messages; empty: Anthropic's own"
+    )
+    cohere_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="empty: none is sent")
+    cohere_base_url: Annotated[str, Shared()] = Field(
+        default="", description="base URL of a server that speaks Cohere's chat; empty: Cohere's own"
+    )
+    prices_file: str = Field(default="", description="TOML of prices that take the place of our own")
+
+    # What follows describes the default model; an agent names others as provider/model.
+    model: str = Field(default="", description="as its provider calls it; empty: the provider's default here")
     context_tokens: int | None = Field(default=None, ge=512, description="tokens the model reads and writes at most")
     prompt_tokens: int | None = Field(default=None, ge=256, description="tokens a prompt should not exceed")
     max_output_tokens: int | None = Field(default=None, ge=1, le=16_384, description="tokens of an answer at most")
@@ -65,6 +106,12 @@ class AgentSettings(ServiceSettings):
     first_token_seconds: float = Field(default=60.0, gt=0, description="until it begins to answer")
     idle_seconds: float = Field(default=30.0, gt=0, description="between two tokens")
     total_seconds: float = Field(default=240.0, gt=0, description="for a whole answer")
+    requests_per_minute: dict[str, int] = Field(
+        default_factory=dict, description='by provider, as {"openai": 500}; each process counts for itself'
+    )
+    tokens_per_minute: dict[str, int] = Field(default_factory=dict, description="by provider, read and written")
+    breaker_failures: int = Field(default=10, gt=0, description="of a provider in a row, before it is left alone")
+    breaker_seconds: float = Field(default=5.0, gt=0, description="for which it is left alone")
     heartbeat_seconds: float = Field(default=10.0, gt=0, description="of silence before a stream says that it lives")
     keep_seconds: float = Field(
         default=5.0,
@@ -76,44 +123,108 @@ class AgentSettings(ServiceSettings):
     chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
     group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")
 
+    @field_validator("requests_per_minute", "tokens_per_minute")
+    @classmethod
+    def _limits_providers(cls, limits: dict[str, int]) -> dict[str, int]:
+        if not limits.keys() <= _DEFAULTS.keys() or any(limit < 1 for limit in limits.values()):
+            message = f"name providers ({', '.join(_DEFAULTS)}) and numbers above zero"
+            raise ValueError(message)
+        return limits
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
-        if self.chosen_provider == "local" and not self.local_model_url:
-            message = "set OPENAI_API_KEY, or LOCAL_MODEL_URL for a local model"
-            raise ValueError(message)
-        if self.chosen_provider == "openai" and not (self.openai_api_key.get_secret_value() or self.openai_base_url):
-            message = "the provider openai needs OPENAI_API_KEY, or OPENAI_BASE_URL of a server that wants no key"
+        if self.chosen_provider not in self._endpoints():
+            variable = VARIABLES[self.chosen_provider]
+            message = f"the provider {self.chosen_provider} needs {variable}"
+            if self.provider is None:
+                message = "set OPENAI_API_KEY, ANTHROPIC_API_KEY or COHERE_API_KEY, or LOCAL_MODEL_URL"
             raise ValueError(message)
         return self
 
     @property
-    def chosen_provider(self) -> Literal["openai", "local"]:
-        """Whose models answer."""
-        return self.provider or ("openai" if self.openai_api_key.get_secret_value() else "local")
+    def chosen_provider(self) -> Provider:
+        """Whose model is the default."""
+        keys: dict[Provider, SecretStr] = {
+            "openai": self.openai_api_key,
+            "anthropic": self.anthropic_api_key,
+            "cohere": self.cohere_api_key,
+        }
+        of_key = next((name for name, key in keys.items() if key.get_secret_value()), None)
+        of_url: Provider = next((name for name in _BY_URL if name in self._endpoints()), "local")
+        return self.provider or of_key or of_url
 
-    def base_url(self) -> str:
-        """Of the provider; empty for OpenAI's own."""
-        return self.openai_base_url if self.chosen_provider == "openai" else self.local_model_url
+    def endpoints(self) -> Sequence[Endpoint]:
+        """The providers that are configured."""
+        return tuple(self._endpoints().values())
 
-    def api_key(self) -> str:
-        """For the provider; the local model has no business with OpenAI's."""
-        return self.openai_api_key.get_secret_value() if self.chosen_provider == "openai" else ""
+    def _endpoints(self) -> dict[Provider, Endpoint]:
+        # The local model has no business with anybody's key.
+        given: dict[Provider, tuple[str, SecretStr]] = {
+            "openai": (self.openai_base_url, self.openai_api_key),
+            "anthropic": (self.anthropic_base_url, self.anthropic_api_key),
+            "cohere": (self.cohere_base_url, self.cohere_api_key),
+            "local": (self.local_model_url, SecretStr("")),
+        }
+        return {
+            name: Endpoint(provider=name, base_url=url, api_key=key)
+            for name, (url, key) in given.items()
+            if url or key.get_secret_value()
+        }
+
+    def traffic(self) -> Traffic:
+        """With the providers."""
+        return Traffic(
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            failures=self.breaker_failures,
+            rest=self.breaker_seconds,
+        )
+
+    def default_profile(self) -> ModelProfile:
+        """How the default model is asked."""
+        base = self.profiles()[self.chosen_provider]
+        wording = prompts.load(self.prompt) if self.prompt else base.wording
+        return replace(
+            base,
+            model=f"{self.chosen_provider}/{self.model}" if self.model else base.model,
+            wording=wording,
+            window=Window(
+                context_tokens=self.context_tokens or base.window.context_tokens,
+                prompt_tokens=self.prompt_tokens or base.window.prompt_tokens,
+            ),
+            max_output_tokens=self.max_output_tokens or base.max_output_tokens,
+            top_k=self.top_k or base.top_k,
+            temperature=base.temperature if self.temperature is None else self.temperature,
+            frequency_penalty=base.frequency_penalty if self.frequency_penalty is None else self.frequency_penalty,
+        )
+
+    def profiles(self) -> Mapping[str, ModelProfile]:
+        """How other models are asked, by provider; `model` is the provider's default here."""
+        return {
+            provider: ModelProfile(
+                model=f"{provider}/{of.model}",
+                wording=prompts.load(of.prompt),
+                window=Window(context_tokens=of.context_tokens, prompt_tokens=of.prompt_tokens),
+                max_output_tokens=of.output_tokens,
+                top_k=of.top_k,
+                temperature=of.temperature,
+                frequency_penalty=of.frequency_penalty,
+            )
+            for provider, of in _DEFAULTS.items()
+        }
 
     def default_agent(self) -> Agent:
         """The one agent there is."""
-        of = self.chosen_provider
+        profile = self.default_profile()
         return Agent(
             id=DEFAULT_AGENT,
-            model=self.model or _MODEL[of],
-            wording=prompts.load(self.prompt or _PROMPT[of]),
-            window=Window(
-                context_tokens=self.context_tokens or _CONTEXT_TOKENS[of],
-                prompt_tokens=self.prompt_tokens or _PROMPT_TOKENS[of],
-            ),
-            max_output_tokens=self.max_output_tokens or _OUTPUT_TOKENS[of],
-            top_k=self.top_k or _TOP_K[of],
-            temperature=_TEMPERATURE[of] if self.temperature is None else self.temperature,
-            frequency_penalty=_FREQUENCY_PENALTY[of] if self.frequency_penalty is None else self.frequency_penalty,
+            model=profile.model,
+            wording=profile.wording,
+            window=profile.window,
+            max_output_tokens=profile.max_output_tokens,
+            top_k=profile.top_k,
+            temperature=profile.temperature,
+            frequency_penalty=profile.frequency_penalty,
         )
 
     def floors(self) -> Floors:

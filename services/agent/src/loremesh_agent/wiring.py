@@ -27,8 +27,9 @@ from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.lanes import Lanes
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
+from loremesh_agent.ports import DocumentRegistry, ModelSource, PassageIndex, TurnStore
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
 
@@ -52,7 +53,8 @@ class Outside:
     bus: Bus
     index: PassageIndex
     documents: DocumentRegistry
-    model: ModelProvider
+    model: ModelSource
+    lanes: Lanes = field(default_factory=Lanes)
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
 
@@ -134,7 +136,7 @@ def _chat(outside: Outside, turns: TurnStore, settings: AgentSettings, *, patien
     return ChatEngine(
         agents=ConfiguredAgents(default=settings.default_agent()),
         index=outside.index,
-        provider=PatientProvider(provider=outside.model, patience=patience),
+        provider=PatientProvider(provider=outside.model, patience=patience, lanes=outside.lanes),
         turns=turns,
         quoting=Quoting(documents=outside.documents),
         clock=SystemClock(),

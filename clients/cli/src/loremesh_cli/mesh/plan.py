@@ -96,9 +96,13 @@ class Plan:
             yield Unit(program=program, once=True, stamp=self._stamp(program.name, services.migrations(service)))
 
     def _services(self) -> Iterator[Unit]:
-        ports = self.surroundings.ports
+        ports, caller = self.surroundings.ports, self.surroundings.caller
         for service in services.SERVICES:
-            program = services.program(service, ports=ports, environment=self.surroundings.of_service(service))
+            environment = self.surroundings.of_service(service)
+            if "local-model" in outside(caller) and "LOCAL_MODEL_URL" not in caller:
+                # A model that does not run is none to be asked.
+                del environment["LOCAL_MODEL_URL"]
+            program = services.program(service, ports=ports, environment=environment)
             yield _server(program, ports[service])
 
     def _front_door(self) -> Iterator[Unit]:

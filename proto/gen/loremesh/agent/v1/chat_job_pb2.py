@@ -24,17 +24,32 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from loremesh.agent.v1 import chat_pb2 as loremesh_dot_agent_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n loremesh/agent/v1/chat_job.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cloremesh/agent/v1/chat.proto\"@\n\x15\x43reateChatJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\"\xe6\x02\n\x07\x43hatJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .loremesh.agent.v1.ChatJobStatus\x12/\n\x06result\x18\x03 \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponse\x12+\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1c.loremesh.agent.v1.RunFailed\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x11GetChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"\x8e\x01\n\x13ListChatJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12:\n\x06status\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ChatJobStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\"Y\n\x14ListChatJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.loremesh.agent.v1.ChatJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x14\x43\x61ncelChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"L\n\x13WatchChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tafter_seq\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"p\n\x18ListChatJobEventsRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tafter_seq\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"[\n\x19ListChatJobEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.loremesh.agent.v1.ChatEvent\x12\x10\n\x08last_seq\x18\x02 \x01(\x03*\xe3\x01\n\rChatJobStatus\x12\x1f\n\x1b\x43HAT_JOB_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HAT_JOB_STATUS_QUEUED\x10\x01\x12\x1b\n\x17\x43HAT_JOB_STATUS_RUNNING\x10\x02\x12\x1d\n\x19\x43HAT_JOB_STATUS_COMPLETED\x10\x03\x12\x1e\n\x1a\x43HAT_JOB_STATUS_INCOMPLETE\x10\x04\x12\x1a\n\x16\x43HAT_JOB_STATUS_FAILED\x10\x05\x12\x1d\n\x19\x43HAT_JOB_STATUS_CANCELLED\x10\x06\x32\xa0\x06\n\x0e\x43hatJobService\x12x\n\rCreateChatJob\x12\x1e.loremesh.agent.v1.ChatRequest\x1a(.loremesh.agent.v1.CreateChatJobResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/api/v1/chat/async:\x01*\x12r\n\nGetChatJob\x12$.loremesh.agent.v1.GetChatJobRequest\x1a\x1a.loremesh.agent.v1.ChatJob\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/chat/jobs/{job_id}\x12z\n\x0cListChatJobs\x12&.loremesh.agent.v1.ListChatJobsRequest\x1a\'.loremesh.agent.v1.ListChatJobsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/chat/jobs\x12\x82\x01\n\rCancelChatJob\x12\'.loremesh.agent.v1.CancelChatJobRequest\x1a\x1a.loremesh.agent.v1.ChatJob\",\x82\xd3\xe4\x93\x02&\"!/api/v1/chat/jobs/{job_id}/cancel:\x01*\x12\x81\x01\n\x0cWatchChatJob\x12&.loremesh.agent.v1.WatchChatJobRequest\x1a\x1c.loremesh.agent.v1.ChatEvent\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/chat/jobs/{job_id}/events0\x01\x12\x9a\x01\n\x11ListChatJobEvents\x12+.loremesh.agent.v1.ListChatJobEventsRequest\x1a,.loremesh.agent.v1.ListChatJobEventsResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/chat/jobs/{job_id}/historyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n loremesh/agent/v1/chat_job.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cloremesh/agent/v1/chat.proto\"@\n\x15\x43reateChatJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\"\xbd\x03\n\x07\x43hatJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .loremesh.agent.v1.ChatJobStatus\x12/\n\x06result\x18\x03 \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponse\x12+\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1c.loremesh.agent.v1.RunFailed\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x06record\x18\n \x01(\x0b\x32\x1c.loremesh.agent.v1.RunRecord\x12\'\n\x05usage\x18\x0b \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\"\x8b\x03\n\tRunRecord\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12\x13\n\x0bprompt_name\x18\x04 \x01(\t\x12\x16\n\x0eprompt_version\x18\x05 \x01(\x05\x12\x17\n\x0fprompt_language\x18\x06 \x01(\t\x12\x43\n\x0ctool_schemas\x18\x07 \x03(\x0b\x32-.loremesh.agent.v1.RunRecord.ToolSchemasEntry\x12M\n\x11index_generations\x18\x08 \x03(\x0b\x32\x32.loremesh.agent.v1.RunRecord.IndexGenerationsEntry\x1a\x32\n\x10ToolSchemasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x37\n\x15IndexGenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xfd\x02\n\x07RunStep\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.loremesh.agent.v1.StepKind\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.loremesh.agent.v1.StepState\x12\x0c\n\x04name\x18\x04 \x01(\t\x12+\n\x05input\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12,\n\x06output\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\'\n\x05usage\x18\x07 \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"n\n\x13ListRunStepsRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1d\n\x0c\x61\x66ter_number\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"A\n\x14ListRunStepsResponse\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.loremesh.agent.v1.RunStep\".\n\x11GetChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"\x8e\x01\n\x13ListChatJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12:\n\x06status\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ChatJobStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01\"Y\n\x14ListChatJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.loremesh.agent.v1.ChatJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x14\x43\x61ncelChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"L\n\x13WatchChatJobRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tafter_seq\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"p\n\x18ListChatJobEventsRequest\x12\x19\n\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\tafter_seq\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"[\n\x19ListChatJobEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.loremesh.agent.v1.ChatEvent\x12\x10\n\x08last_seq\x18\x02 \x01(\x03*\x80\x02\n\rChatJobStatus\x12\x1f\n\x1b\x43HAT_JOB_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HAT_JOB_STATUS_QUEUED\x10\x01\x12\x1b\n\x17\x43HAT_JOB_STATUS_RUNNING\x10\x02\x12\x1d\n\x19\x43HAT_JOB_STATUS_COMPLETED\x10\x03\x12\x1e\n\x1a\x43HAT_JOB_STATUS_INCOMPLETE\x10\x04\x12\x1a\n\x16\x43HAT_JOB_STATUS_FAILED\x10\x05\x12\x1d\n\x19\x43HAT_JOB_STATUS_CANCELLED\x10\x06\x12\x1b\n\x17\x43HAT_JOB_STATUS_WAITING\x10\x07*f\n\x08StepKind\x12\x19\n\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTEP_KIND_MODEL\x10\x01\x12\x12\n\x0eSTEP_KIND_TOOL\x10\x02\x12\x16\n\x12STEP_KIND_APPROVAL\x10\x03*k\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STEP_STATE_STARTED\x10\x01\x12\x13\n\x0fSTEP_STATE_DONE\x10\x02\x12\x15\n\x11STEP_STATE_FAILED\x10\x03\x32\xac\x07\n\x0e\x43hatJobService\x12x\n\rCreateChatJob\x12\x1e.loremesh.agent.v1.ChatRequest\x1a(.loremesh.agent.v1.CreateChatJobResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/api/v1/chat/async:\x01*\x12r\n\nGetChatJob\x12$.loremesh.agent.v1.GetChatJobRequest\x1a\x1a.loremesh.agent.v1.ChatJob\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/chat/jobs/{job_id}\x12z\n\x0cListChatJobs\x12&.loremesh.agent.v1.ListChatJobsRequest\x1a\'.loremesh.agent.v1.ListChatJobsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/chat/jobs\x12\x82\x01\n\rCancelChatJob\x12\'.loremesh.agent.v1.CancelChatJobRequest\x1a\x1a.loremesh.agent.v1.ChatJob\",\x82\xd3\xe4\x93\x02&\"!/api/v1/chat/jobs/{job_id}/cancel:\x01*\x12\x81\x01\n\x0cWatchChatJob\x12&.loremesh.agent.v1.WatchChatJobRequest\x1a\x1c.loremesh.agent.v1.ChatEvent\")\x82\xd3\xe4\x93\x02#\x12!/api/v1/chat/jobs/{job_id}/events0\x01\x12\x9a\x01\n\x11ListChatJobEvents\x12+.loremesh.agent.v1.ListChatJobEventsRequest\x1a,.loremesh.agent.v1.ListChatJobEventsResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/api/v1/chat/jobs/{job_id}/history\x12\x89\x01\n\x0cListRunSteps\x12&.loremesh.agent.v1.ListRunStepsRequest\x1a\'.loremesh.agent.v1.ListRunStepsResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /api/v1/chat/jobs/{job_id}/stepsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loremesh.agent.v1.chat_job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RUNRECORD_TOOLSCHEMASENTRY']._loaded_options = None
+  _globals['_RUNRECORD_TOOLSCHEMASENTRY']._serialized_options = b'8\001'
+  _globals['_RUNRECORD_INDEXGENERATIONSENTRY']._loaded_options = None
+  _globals['_RUNRECORD_INDEXGENERATIONSENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSTEP'].fields_by_name['input']._loaded_options = None
+  _globals['_RUNSTEP'].fields_by_name['input']._serialized_options = b'\200\001\001'
+  _globals['_RUNSTEP'].fields_by_name['output']._loaded_options = None
+  _globals['_RUNSTEP'].fields_by_name['output']._serialized_options = b'\200\001\001'
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['after_number']._loaded_options = None
+  _globals['_LISTRUNSTEPSREQUEST'].fields_by_name['after_number']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_GETCHATJOBREQUEST'].fields_by_name['job_id']._loaded_options = None
   _globals['_GETCHATJOBREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_LISTCHATJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -67,26 +82,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATJOBSERVICE'].methods_by_name['WatchChatJob']._serialized_options = b'\202\323\344\223\002#\022!/api/v1/chat/jobs/{job_id}/events'
   _globals['_CHATJOBSERVICE'].methods_by_name['ListChatJobEvents']._loaded_options = None
   _globals['_CHATJOBSERVICE'].methods_by_name['ListChatJobEvents']._serialized_options = b'\202\323\344\223\002$\022\"/api/v1/chat/jobs/{job_id}/history'
-  _globals['_CHATJOBSTATUS']._serialized_start=1225
-  _globals['_CHATJOBSTATUS']._serialized_end=1452
-  _globals['_CREATECHATJOBRESPONSE']._serialized_start=177
-  _globals['_CREATECHATJOBRESPONSE']._serialized_end=241
-  _globals['_CHATJOB']._serialized_start=244
-  _globals['_CHATJOB']._serialized_end=602
-  _globals['_GETCHATJOBREQUEST']._serialized_start=604
-  _globals['_GETCHATJOBREQUEST']._serialized_end=650
-  _globals['_LISTCHATJOBSREQUEST']._serialized_start=653
-  _globals['_LISTCHATJOBSREQUEST']._serialized_end=795
-  _globals['_LISTCHATJOBSRESPONSE']._serialized_start=797
-  _globals['_LISTCHATJOBSRESPONSE']._serialized_end=886
-  _globals['_CANCELCHATJOBREQUEST']._serialized_start=888
-  _globals['_CANCELCHATJOBREQUEST']._serialized_end=937
-  _globals['_WATCHCHATJOBREQUEST']._serialized_start=939
-  _globals['_WATCHCHATJOBREQUEST']._serialized_end=1015
-  _globals['_LISTCHATJOBEVENTSREQUEST']._serialized_start=1017
-  _globals['_LISTCHATJOBEVENTSREQUEST']._serialized_end=1129
-  _globals['_LISTCHATJOBEVENTSRESPONSE']._serialized_start=1131
-  _globals['_LISTCHATJOBEVENTSRESPONSE']._serialized_end=1222
-  _globals['_CHATJOBSERVICE']._serialized_start=1455
-  _globals['_CHATJOBSERVICE']._serialized_end=2255
+  _globals['_CHATJOBSERVICE'].methods_by_name['ListRunSteps']._loaded_options = None
+  _globals['_CHATJOBSERVICE'].methods_by_name['ListRunSteps']._serialized_options = b'\202\323\344\223\002\"\022 /api/v1/chat/jobs/{job_id}/steps'
+  _globals['_CHATJOBSTATUS']._serialized_start=2303
+  _globals['_CHATJOBSTATUS']._serialized_end=2559
+  _globals['_STEPKIND']._serialized_start=2561
+  _globals['_STEPKIND']._serialized_end=2663
+  _globals['_STEPSTATE']._serialized_start=2665
+  _globals['_STEPSTATE']._serialized_end=2772
+  _globals['_CREATECHATJOBRESPONSE']._serialized_start=207
+  _globals['_CREATECHATJOBRESPONSE']._serialized_end=271
+  _globals['_CHATJOB']._serialized_start=274
+  _globals['_CHATJOB']._serialized_end=719
+  _globals['_RUNRECORD']._serialized_start=722
+  _globals['_RUNRECORD']._serialized_end=1117
+  _globals['_RUNRECORD_TOOLSCHEMASENTRY']._serialized_start=1010
+  _globals['_RUNRECORD_TOOLSCHEMASENTRY']._serialized_end=1060
+  _globals['_RUNRECORD_INDEXGENERATIONSENTRY']._serialized_start=1062
+  _globals['_RUNRECORD_INDEXGENERATIONSENTRY']._serialized_end=1117
+  _globals['_RUNSTEP']._serialized_start=1120
+  _globals['_RUNSTEP']._serialized_end=1501
+  _globals['_LISTRUNSTEPSREQUEST']._serialized_start=1503
+  _globals['_LISTRUNSTEPSREQUEST']._serialized_end=1613
+  _globals['_LISTRUNSTEPSRESPONSE']._serialized_start=1615
+  _globals['_LISTRUNSTEPSRESPONSE']._serialized_end=1680
+  _globals['_GETCHATJOBREQUEST']._serialized_start=1682
+  _globals['_GETCHATJOBREQUEST']._serialized_end=1728
+  _globals['_LISTCHATJOBSREQUEST']._serialized_start=1731
+  _globals['_LISTCHATJOBSREQUEST']._serialized_end=1873
+  _globals['_LISTCHATJOBSRESPONSE']._serialized_start=1875
+  _globals['_LISTCHATJOBSRESPONSE']._serialized_end=1964
+  _globals['_CANCELCHATJOBREQUEST']._serialized_start=1966
+  _globals['_CANCELCHATJOBREQUEST']._serialized_end=2015
+  _globals['_WATCHCHATJOBREQUEST']._serialized_start=2017
+  _globals['_WATCHCHATJOBREQUEST']._serialized_end=2093
+  _globals['_LISTCHATJOBEVENTSREQUEST']._serialized_start=2095
+  _globals['_LISTCHATJOBEVENTSREQUEST']._serialized_end=2207
+  _globals['_LISTCHATJOBEVENTSRESPONSE']._serialized_start=2209
+  _globals['_LISTCHATJOBEVENTSRESPONSE']._serialized_end=2300
+  _globals['_CHATJOBSERVICE']._serialized_start=2775
+  _globals['_CHATJOBSERVICE']._serialized_end=3715
 # @@protoc_insertion_point(module_scope)

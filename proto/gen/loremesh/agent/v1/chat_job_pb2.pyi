@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -41,6 +42,8 @@ class _ChatJobStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChatJob
     """It failed: `error` is set."""
     CHAT_JOB_STATUS_CANCELLED: _ChatJobStatus.ValueType  # 6
     """It was cancelled."""
+    CHAT_JOB_STATUS_WAITING: _ChatJobStatus.ValueType  # 7
+    """It waits for a human: see its approvals. No worker holds it."""
 
 class ChatJobStatus(_ChatJobStatus, metaclass=_ChatJobStatusEnumTypeWrapper):
     """Where a job stands."""
@@ -59,7 +62,65 @@ CHAT_JOB_STATUS_FAILED: ChatJobStatus.ValueType  # 5
 """It failed: `error` is set."""
 CHAT_JOB_STATUS_CANCELLED: ChatJobStatus.ValueType  # 6
 """It was cancelled."""
+CHAT_JOB_STATUS_WAITING: ChatJobStatus.ValueType  # 7
+"""It waits for a human: see its approvals. No worker holds it."""
 Global___ChatJobStatus: _TypeAlias = ChatJobStatus  # noqa: Y015
+
+class _StepKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_KIND_UNSPECIFIED: _StepKind.ValueType  # 0
+    """Never sent."""
+    STEP_KIND_MODEL: _StepKind.ValueType  # 1
+    """The model was asked."""
+    STEP_KIND_TOOL: _StepKind.ValueType  # 2
+    """A tool was called."""
+    STEP_KIND_APPROVAL: _StepKind.ValueType  # 3
+    """A human was asked."""
+
+class StepKind(_StepKind, metaclass=_StepKindEnumTypeWrapper):
+    """What a step is."""
+
+STEP_KIND_UNSPECIFIED: StepKind.ValueType  # 0
+"""Never sent."""
+STEP_KIND_MODEL: StepKind.ValueType  # 1
+"""The model was asked."""
+STEP_KIND_TOOL: StepKind.ValueType  # 2
+"""A tool was called."""
+STEP_KIND_APPROVAL: StepKind.ValueType  # 3
+"""A human was asked."""
+Global___StepKind: _TypeAlias = StepKind  # noqa: Y015
+
+class _StepState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StepStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STEP_STATE_UNSPECIFIED: _StepState.ValueType  # 0
+    """Never sent."""
+    STEP_STATE_STARTED: _StepState.ValueType  # 1
+    """It was intended; nothing is known of its end."""
+    STEP_STATE_DONE: _StepState.ValueType  # 2
+    """It is done."""
+    STEP_STATE_FAILED: _StepState.ValueType  # 3
+    """It failed or was refused."""
+
+class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper):
+    """Where a step stands."""
+
+STEP_STATE_UNSPECIFIED: StepState.ValueType  # 0
+"""Never sent."""
+STEP_STATE_STARTED: StepState.ValueType  # 1
+"""It was intended; nothing is known of its end."""
+STEP_STATE_DONE: StepState.ValueType  # 2
+"""It is done."""
+STEP_STATE_FAILED: StepState.ValueType  # 3
+"""It failed or was refused."""
+Global___StepState: _TypeAlias = StepState  # noqa: Y015
 
 @_typing.final
 class CreateChatJobResponse(_message.Message):
@@ -102,6 +163,8 @@ class ChatJob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Id."""
     status: Global___ChatJobStatus.ValueType
@@ -130,6 +193,14 @@ class ChatJob(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Until when job and events are kept; unset before it ended."""
 
+    @_builtins.property
+    def record(self) -> Global___RunRecord:
+        """What it was made with; unset before it began."""
+
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """What it took so far."""
+
     def __init__(
         self,
         *,
@@ -142,14 +213,232 @@ class ChatJob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        record: Global___RunRecord | None = ...,
+        usage: _chat_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "record", b"record", "result", b"result", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "conversation_id", b"conversation_id", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "job_id", b"job_id", "result", b"result", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "conversation_id", b"conversation_id", "create_time", b"create_time", "error", b"error", "expire_time", b"expire_time", "finish_time", b"finish_time", "job_id", b"job_id", "record", b"record", "result", b"result", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatJob: _TypeAlias = ChatJob  # noqa: Y015
+
+@_typing.final
+class RunRecord(_message.Message):
+    """What a run was made with: pinned when it begins, whatever changes meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ToolSchemasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class IndexGenerationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_REVISION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    PROMPT_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TOOL_SCHEMAS_FIELD_NUMBER: _builtins.int
+    INDEX_GENERATIONS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent."""
+    agent_revision: _builtins.int
+    """Its revision."""
+    model: _builtins.str
+    """The model that was asked last, as `provider/model`."""
+    prompt_name: _builtins.str
+    """The prompt; empty for text of the agent's own."""
+    prompt_version: _builtins.int
+    """Its version."""
+    prompt_language: _builtins.str
+    """Its language."""
+    @_builtins.property
+    def tool_schemas(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Hashes of the schemas of its tools, by name."""
+
+    @_builtins.property
+    def index_generations(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Index generations searched, by vector store."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        agent_revision: _builtins.int = ...,
+        model: _builtins.str = ...,
+        prompt_name: _builtins.str = ...,
+        prompt_version: _builtins.int = ...,
+        prompt_language: _builtins.str = ...,
+        tool_schemas: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        index_generations: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_revision", b"agent_revision", "index_generations", b"index_generations", "model", b"model", "prompt_language", b"prompt_language", "prompt_name", b"prompt_name", "prompt_version", b"prompt_version", "tool_schemas", b"tool_schemas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRecord: _TypeAlias = RunRecord  # noqa: Y015
+
+@_typing.final
+class RunStep(_message.Message):
+    """One step of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, from 1."""
+    kind: Global___StepKind.ValueType
+    """What it is."""
+    state: Global___StepState.ValueType
+    """Where it stands."""
+    name: _builtins.str
+    """The model as `provider/model`, the tool's name, or the approval's id."""
+    idempotency_key: _builtins.str
+    """Key the call carried; empty for models."""
+    @_builtins.property
+    def input(self) -> _struct_pb2.Struct:
+        """What went in: messages, or arguments."""
+
+    @_builtins.property
+    def output(self) -> _struct_pb2.Struct:
+        """What came out."""
+
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """What it took; unset for tools and approvals."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset before."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        kind: Global___StepKind.ValueType = ...,
+        state: Global___StepState.ValueType = ...,
+        name: _builtins.str = ...,
+        input: _struct_pb2.Struct | None = ...,
+        output: _struct_pb2.Struct | None = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        idempotency_key: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time", "input", b"input", "output", b"output", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time", "idempotency_key", b"idempotency_key", "input", b"input", "kind", b"kind", "name", b"name", "number", b"number", "output", b"output", "start_time", b"start_time", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunStep: _TypeAlias = RunStep  # noqa: Y015
+
+@_typing.final
+class ListRunStepsRequest(_message.Message):
+    """Asks for a run's steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1,000; zero means 100."""
+    after_number: _builtins.int
+    """Only steps after this number; zero means from the first."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        after_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "job_id", b"job_id", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunStepsRequest: _TypeAlias = ListRunStepsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunStepsResponse(_message.Message):
+    """A run's steps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunStep]:
+        """In order."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___RunStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunStepsResponse: _TypeAlias = ListRunStepsResponse  # noqa: Y015
 
 @_typing.final
 class GetChatJobRequest(_message.Message):

@@ -66,6 +66,11 @@ class ChatJobServiceStub:
                 request_serializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsRequest.SerializeToString,
                 response_deserializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsResponse.FromString,
                 _registered_method=True)
+        self.ListRunSteps = channel.unary_unary(
+                '/loremesh.agent.v1.ChatJobService/ListRunSteps',
+                request_serializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsRequest.SerializeToString,
+                response_deserializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsResponse.FromString,
+                _registered_method=True)
 
 
 class ChatJobServiceServicer:
@@ -119,6 +124,14 @@ class ChatJobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunSteps(self, request, context):
+        """Lists a run's steps: every question to the model and every call of a tool, with what went in and what came out.
+        Reasons: CHAT_JOB_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ChatJobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +164,11 @@ def add_ChatJobServiceServicer_to_server(servicer, server):
                     servicer.ListChatJobEvents,
                     request_deserializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsRequest.FromString,
                     response_serializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsResponse.SerializeToString,
+            ),
+            'ListRunSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunSteps,
+                    request_deserializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsRequest.FromString,
+                    response_serializer=loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +334,33 @@ class ChatJobService:
             '/loremesh.agent.v1.ChatJobService/ListChatJobEvents',
             loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsRequest.SerializeToString,
             loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListChatJobEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.agent.v1.ChatJobService/ListRunSteps',
+            loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsRequest.SerializeToString,
+            loremesh_dot_agent_dot_v1_dot_chat__job__pb2.ListRunStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

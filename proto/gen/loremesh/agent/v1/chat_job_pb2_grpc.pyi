@@ -38,6 +38,10 @@ class ChatJobServiceStub:
     """Lists a job's events from `after_seq` on, for those who would rather ask than listen. Reasons: CHAT_JOB_NOT_FOUND,
     AFTER_SEQ_OUT_OF_RANGE.
     """
+    ListRunSteps: _aio.UnaryUnaryMultiCallable[_chat_job_pb2.ListRunStepsRequest, _chat_job_pb2.ListRunStepsResponse]
+    """Lists a run's steps: every question to the model and every call of a tool, with what went in and what came out.
+    Reasons: CHAT_JOB_NOT_FOUND.
+    """
 
 class ChatJobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers messages in the background: a job accepted is finished by whichever worker lives, and its events are kept."""
@@ -97,6 +101,16 @@ class ChatJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_chat_job_pb2.ListChatJobEventsResponse]:
         """Lists a job's events from `after_seq` on, for those who would rather ask than listen. Reasons: CHAT_JOB_NOT_FOUND,
         AFTER_SEQ_OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunSteps(
+        self,
+        request: _chat_job_pb2.ListRunStepsRequest,
+        context: _aio.ServicerContext[_chat_job_pb2.ListRunStepsRequest, _abc.Awaitable[_chat_job_pb2.ListRunStepsResponse]],
+    ) -> _abc.Awaitable[_chat_job_pb2.ListRunStepsResponse]:
+        """Lists a run's steps: every question to the model and every call of a tool, with what went in and what came out.
+        Reasons: CHAT_JOB_NOT_FOUND.
         """
 
 def add_ChatJobServiceServicer_to_server(servicer: ChatJobServiceServicer, server: _aio.Server) -> None: ...

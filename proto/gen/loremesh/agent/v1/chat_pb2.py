@@ -26,10 +26,11 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from loremesh.agent.v1 import agent_pb2 as loremesh_dot_agent_dot_v1_dot_agent__pb2
 from loremesh.common.v1 import filter_pb2 as loremesh_dot_common_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloremesh/agent/v1/chat.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1floremesh/common/v1/filter.proto\"\x81\x04\n\x0b\x43hatRequest\x12\x62\n\x07message\x18\x01 \x01(\tBQ\x80\x01\x01\xbaHKr\x04\x18\x80\xfa\x01\xba\x01\x42\n\rMESSAGE_EMPTY\x12\x19message must not be empty\x1a\x16this.matches(\'[^\\\\s]\')\x12 \n\x0f\x63onversation_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12,\n\x10vector_store_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x08\x18\x01\"\x06r\x04\x10\x01\x18@\x12g\n\x05top_k\x18\x05 \x01(\x05\x42S\xbaHP\xba\x01M\n\x12TOP_K_OUT_OF_RANGE\x12\x1etop_k must be between 1 and 50\x1a\x17this >= 1 && this <= 50H\x00\x88\x01\x01\x12*\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1a.loremesh.common.v1.Filter\x12\x31\n\x0btemperature\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12+\n\x11max_output_tokens\x18\x08 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x01(\x01H\x02\x88\x01\x01\x42\x08\n\x06_top_kB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokens\"\x90\x02\n\x0c\x43hatResponse\x12\x15\n\x08response\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12*\n\x07sources\x18\x03 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\x12\x36\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\x12\x10\n\x08grounded\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\"4\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\"\xb1\x02\n\x06Source\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x14\n\x07\x63ontent\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12+\n\nattributes\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\t \x01(\x03\x12\x10\n\x08\x65nd_char\x18\n \x01(\x03\x12\x14\n\x0cheading_path\x18\x0b \x03(\t\x12\x17\n\x0fvector_store_id\x18\x0c \x01(\t\x12\r\n\x05\x63ited\x18\r \x01(\x08\x12\x0f\n\x07\x64\x65leted\x18\x0e \x01(\x08\x42\x07\n\x05_page\"\x8b\x05\n\tChatEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04path\x18\x04 \x03(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x34\n\x0brun_started\x18\x06 \x01(\x0b\x32\x1d.loremesh.agent.v1.RunStartedH\x00\x12\x32\n\x07sources\x18\x07 \x01(\x0b\x32\x1f.loremesh.agent.v1.SourcesFoundH\x00\x12\x32\n\ntext_start\x18\x08 \x01(\x0b\x32\x1c.loremesh.agent.v1.TextStartH\x00\x12\x32\n\ntext_delta\x18\t \x01(\x0b\x32\x1c.loremesh.agent.v1.TextDeltaH\x00\x12\x34\n\x0btext_finish\x18\n \x01(\x0b\x32\x1d.loremesh.agent.v1.TextFinishH\x00\x12\x31\n\theartbeat\x18\x0b \x01(\x0b\x32\x1c.loremesh.agent.v1.HeartbeatH\x00\x12\x34\n\tcompleted\x18\x0c \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponseH\x00\x12\x36\n\nincomplete\x18\r \x01(\x0b\x32 .loremesh.agent.v1.RunIncompleteH\x00\x12.\n\x06\x66\x61iled\x18\x0e \x01(\x0b\x32\x1c.loremesh.agent.v1.RunFailedH\x00\x12\x34\n\tcancelled\x18\x0f \x01(\x0b\x32\x1f.loremesh.agent.v1.RunCancelledH\x00\x42\t\n\x07payload\"K\n\nRunStarted\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\":\n\x0cSourcesFound\x12*\n\x07sources\x18\x01 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\"\x1a\n\tTextStart\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\"-\n\tTextDelta\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"S\n\nTextFinish\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x36\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\"\x0b\n\tHeartbeat\"r\n\rRunIncomplete\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\x12\x30\n\x07partial\x18\x02 \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponse\"\x0e\n\x0cRunCancelled\"\xae\x01\n\tRunFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32*.loremesh.agent.v1.RunFailed.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x81\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x32\xdd\x01\n\x0b\x43hatService\x12`\n\x04\x43hat\x12\x1e.loremesh.agent.v1.ChatRequest\x1a\x1f.loremesh.agent.v1.ChatResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/chat:\x01*\x12l\n\nStreamChat\x12\x1e.loremesh.agent.v1.ChatRequest\x1a\x1c.loremesh.agent.v1.ChatEvent\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/chat/stream:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cloremesh/agent/v1/chat.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dloremesh/agent/v1/agent.proto\x1a\x1floremesh/common/v1/filter.proto\"\xea\x04\n\x0b\x43hatRequest\x12\x62\n\x07message\x18\x01 \x01(\tBQ\x80\x01\x01\xbaHKr\x04\x18\x80\xfa\x01\xba\x01\x42\n\rMESSAGE_EMPTY\x12\x19message must not be empty\x1a\x16this.matches(\'[^\\\\s]\')\x12 \n\x0f\x63onversation_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12,\n\x10vector_store_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x08\x18\x01\"\x06r\x04\x10\x01\x18@\x12g\n\x05top_k\x18\x05 \x01(\x05\x42S\xbaHP\xba\x01M\n\x12TOP_K_OUT_OF_RANGE\x12\x1etop_k must be between 1 and 50\x1a\x17this >= 1 && this <= 50H\x00\x88\x01\x01\x12*\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1a.loremesh.common.v1.Filter\x12\x31\n\x0btemperature\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12+\n\x11max_output_tokens\x18\x08 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x01(\x01H\x02\x88\x01\x01\x12<\n\x0b\x61ttachments\x18\t \x03(\x0b\x32\x1d.loremesh.agent.v1.AttachmentB\x08\xbaH\x05\x92\x01\x02\x10\x04\x12)\n\x06limits\x18\n \x01(\x0b\x32\x19.loremesh.agent.v1.LimitsB\x08\n\x06_top_kB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokens\"\xad\x01\n\nAttachment\x12\x64\n\nmedia_type\x18\x01 \x01(\tBP\xbaHMrKR\timage/pngR\nimage/jpegR\nimage/webpR\timage/gifR\x0f\x61pplication/pdfR\ntext/plain\x12\x1d\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x0f\x80\x01\x01\xbaH\tz\x07\x10\x01\x18\xc0\x96\xb1\x02\x12\x1a\n\x08\x66ilename\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"\x90\x02\n\x0c\x43hatResponse\x12\x15\n\x08response\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12*\n\x07sources\x18\x03 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\x12\x36\n\rfinish_reason\x18\x06 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\x12\x10\n\x08grounded\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\t\x12\r\n\x05model\x18\t \x01(\t\"\xa3\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x05 \x01(\x03\x12\r\n\x05steps\x18\x06 \x01(\x05\x12\x12\n\ntool_calls\x18\x07 \x01(\x05\"\xb1\x02\n\x06Source\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x10\n\x08\x63hunk_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x14\n\x07\x63ontent\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12+\n\nattributes\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\x04page\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nstart_char\x18\t \x01(\x03\x12\x10\n\x08\x65nd_char\x18\n \x01(\x03\x12\x14\n\x0cheading_path\x18\x0b \x03(\t\x12\x17\n\x0fvector_store_id\x18\x0c \x01(\t\x12\r\n\x05\x63ited\x18\r \x01(\x08\x12\x0f\n\x07\x64\x65leted\x18\x0e \x01(\x08\x42\x07\n\x05_page\"\xf1\x07\n\tChatEvent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04path\x18\x04 \x03(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x34\n\x0brun_started\x18\x06 \x01(\x0b\x32\x1d.loremesh.agent.v1.RunStartedH\x00\x12\x32\n\x07sources\x18\x07 \x01(\x0b\x32\x1f.loremesh.agent.v1.SourcesFoundH\x00\x12\x32\n\ntext_start\x18\x08 \x01(\x0b\x32\x1c.loremesh.agent.v1.TextStartH\x00\x12\x32\n\ntext_delta\x18\t \x01(\x0b\x32\x1c.loremesh.agent.v1.TextDeltaH\x00\x12\x34\n\x0btext_finish\x18\n \x01(\x0b\x32\x1d.loremesh.agent.v1.TextFinishH\x00\x12\x31\n\theartbeat\x18\x0b \x01(\x0b\x32\x1c.loremesh.agent.v1.HeartbeatH\x00\x12\x34\n\tcompleted\x18\x0c \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponseH\x00\x12\x36\n\nincomplete\x18\r \x01(\x0b\x32 .loremesh.agent.v1.RunIncompleteH\x00\x12.\n\x06\x66\x61iled\x18\x0e \x01(\x0b\x32\x1c.loremesh.agent.v1.RunFailedH\x00\x12\x34\n\tcancelled\x18\x0f \x01(\x0b\x32\x1f.loremesh.agent.v1.RunCancelledH\x00\x12\x32\n\ttool_call\x18\x10 \x01(\x0b\x32\x1d.loremesh.agent.v1.ToolCalledH\x00\x12\x36\n\x0btool_result\x18\x11 \x01(\x0b\x32\x1f.loremesh.agent.v1.ToolAnsweredH\x00\x12)\n\x05usage\x18\x12 \x01(\x0b\x32\x18.loremesh.agent.v1.UsageH\x00\x12\x30\n\x07waiting\x18\x13 \x01(\x0b\x32\x1d.loremesh.agent.v1.RunWaitingH\x00\x12\x30\n\x07resumed\x18\x14 \x01(\x0b\x32\x1d.loremesh.agent.v1.RunResumedH\x00\x12/\n\x08\x63itation\x18\x15 \x01(\x0b\x32\x1b.loremesh.agent.v1.CitationH\x00\x12\x38\n\rmodel_changed\x18\x16 \x01(\x0b\x32\x1f.loremesh.agent.v1.ModelChangedH\x00\x42\t\n\x07payload\"j\n\nToolCalled\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x0c\n\x04step\x18\x04 \x01(\x05\"\xc5\x01\n\x0cToolAnswered\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12/\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.loremesh.agent.v1.ToolOutcome\x12\x14\n\x07\x63ontent\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x03\x12*\n\x07sources\x18\x07 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\"f\n\nRunWaiting\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x15\n\x08question\x18\x02 \x01(\tB\x03\x80\x01\x01\x12,\n\x08\x64ue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"!\n\nRunResumed\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\"=\n\x08\x43itation\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\r\n\x05\x62lock\x18\x02 \x01(\x05\x12\x12\n\nstart_char\x18\x03 \x01(\x05\"8\n\x0cModelChanged\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"K\n\nRunStarted\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x12\n\nmessage_id\x18\x03 \x01(\t\":\n\x0cSourcesFound\x12*\n\x07sources\x18\x01 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\"\x1a\n\tTextStart\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\"-\n\tTextDelta\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"S\n\nTextFinish\x12\r\n\x05\x62lock\x18\x01 \x01(\x05\x12\x36\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\"\x0b\n\tHeartbeat\"r\n\rRunIncomplete\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.loremesh.agent.v1.FinishReason\x12\x30\n\x07partial\x18\x02 \x01(\x0b\x32\x1f.loremesh.agent.v1.ChatResponse\"\x0e\n\x0cRunCancelled\"\xae\x01\n\tRunFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32*.loremesh.agent.v1.RunFailed.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd3\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x03\x12\x19\n\x15\x46INISH_REASON_REFUSAL\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05\x12\x17\n\x13\x46INISH_REASON_LIMIT\x10\x06*s\n\x0bToolOutcome\x12\x1c\n\x18TOOL_OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fTOOL_OUTCOME_OK\x10\x01\x12\x17\n\x13TOOL_OUTCOME_FAILED\x10\x02\x12\x18\n\x14TOOL_OUTCOME_REFUSED\x10\x03\x32\xdd\x01\n\x0b\x43hatService\x12`\n\x04\x43hat\x12\x1e.loremesh.agent.v1.ChatRequest\x1a\x1f.loremesh.agent.v1.ChatResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/api/v1/chat:\x01*\x12l\n\nStreamChat\x12\x1e.loremesh.agent.v1.ChatRequest\x1a\x1c.loremesh.agent.v1.ChatEvent\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/chat/stream:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,10 +51,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATREQUEST'].fields_by_name['temperature']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
   _globals['_CHATREQUEST'].fields_by_name['max_output_tokens']._loaded_options = None
   _globals['_CHATREQUEST'].fields_by_name['max_output_tokens']._serialized_options = b'\272H\010\032\006\030\200\200\001(\001'
+  _globals['_CHATREQUEST'].fields_by_name['attachments']._loaded_options = None
+  _globals['_CHATREQUEST'].fields_by_name['attachments']._serialized_options = b'\272H\005\222\001\002\020\004'
+  _globals['_ATTACHMENT'].fields_by_name['media_type']._loaded_options = None
+  _globals['_ATTACHMENT'].fields_by_name['media_type']._serialized_options = b'\272HMrKR\timage/pngR\nimage/jpegR\nimage/webpR\timage/gifR\017application/pdfR\ntext/plain'
+  _globals['_ATTACHMENT'].fields_by_name['data']._loaded_options = None
+  _globals['_ATTACHMENT'].fields_by_name['data']._serialized_options = b'\200\001\001\272H\tz\007\020\001\030\300\226\261\002'
+  _globals['_ATTACHMENT'].fields_by_name['filename']._loaded_options = None
+  _globals['_ATTACHMENT'].fields_by_name['filename']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_CHATRESPONSE'].fields_by_name['response']._loaded_options = None
   _globals['_CHATRESPONSE'].fields_by_name['response']._serialized_options = b'\200\001\001'
   _globals['_SOURCE'].fields_by_name['content']._loaded_options = None
   _globals['_SOURCE'].fields_by_name['content']._serialized_options = b'\200\001\001'
+  _globals['_TOOLCALLED'].fields_by_name['arguments']._loaded_options = None
+  _globals['_TOOLCALLED'].fields_by_name['arguments']._serialized_options = b'\200\001\001'
+  _globals['_TOOLANSWERED'].fields_by_name['content']._loaded_options = None
+  _globals['_TOOLANSWERED'].fields_by_name['content']._serialized_options = b'\200\001\001'
+  _globals['_RUNWAITING'].fields_by_name['question']._loaded_options = None
+  _globals['_RUNWAITING'].fields_by_name['question']._serialized_options = b'\200\001\001'
   _globals['_TEXTDELTA'].fields_by_name['text']._loaded_options = None
   _globals['_TEXTDELTA'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_RUNFAILED_METADATAENTRY']._loaded_options = None
@@ -62,38 +77,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATSERVICE'].methods_by_name['Chat']._serialized_options = b'\202\323\344\223\002\021\"\014/api/v1/chat:\001*'
   _globals['_CHATSERVICE'].methods_by_name['StreamChat']._loaded_options = None
   _globals['_CHATSERVICE'].methods_by_name['StreamChat']._serialized_options = b'\202\323\344\223\002\030\"\023/api/v1/chat/stream:\001*'
-  _globals['_FINISHREASON']._serialized_start=2633
-  _globals['_FINISHREASON']._serialized_end=2762
-  _globals['_CHATREQUEST']._serialized_start=207
-  _globals['_CHATREQUEST']._serialized_end=720
-  _globals['_CHATRESPONSE']._serialized_start=723
-  _globals['_CHATRESPONSE']._serialized_end=995
-  _globals['_USAGE']._serialized_start=997
-  _globals['_USAGE']._serialized_end=1049
-  _globals['_SOURCE']._serialized_start=1052
-  _globals['_SOURCE']._serialized_end=1357
-  _globals['_CHATEVENT']._serialized_start=1360
-  _globals['_CHATEVENT']._serialized_end=2011
-  _globals['_RUNSTARTED']._serialized_start=2013
-  _globals['_RUNSTARTED']._serialized_end=2088
-  _globals['_SOURCESFOUND']._serialized_start=2090
-  _globals['_SOURCESFOUND']._serialized_end=2148
-  _globals['_TEXTSTART']._serialized_start=2150
-  _globals['_TEXTSTART']._serialized_end=2176
-  _globals['_TEXTDELTA']._serialized_start=2178
-  _globals['_TEXTDELTA']._serialized_end=2223
-  _globals['_TEXTFINISH']._serialized_start=2225
-  _globals['_TEXTFINISH']._serialized_end=2308
-  _globals['_HEARTBEAT']._serialized_start=2310
-  _globals['_HEARTBEAT']._serialized_end=2321
-  _globals['_RUNINCOMPLETE']._serialized_start=2323
-  _globals['_RUNINCOMPLETE']._serialized_end=2437
-  _globals['_RUNCANCELLED']._serialized_start=2439
-  _globals['_RUNCANCELLED']._serialized_end=2453
-  _globals['_RUNFAILED']._serialized_start=2456
-  _globals['_RUNFAILED']._serialized_end=2630
-  _globals['_RUNFAILED_METADATAENTRY']._serialized_start=2583
-  _globals['_RUNFAILED_METADATAENTRY']._serialized_end=2630
-  _globals['_CHATSERVICE']._serialized_start=2765
-  _globals['_CHATSERVICE']._serialized_end=2986
+  _globals['_FINISHREASON']._serialized_start=3983
+  _globals['_FINISHREASON']._serialized_end=4194
+  _globals['_TOOLOUTCOME']._serialized_start=4196
+  _globals['_TOOLOUTCOME']._serialized_end=4311
+  _globals['_CHATREQUEST']._serialized_start=238
+  _globals['_CHATREQUEST']._serialized_end=856
+  _globals['_ATTACHMENT']._serialized_start=859
+  _globals['_ATTACHMENT']._serialized_end=1032
+  _globals['_CHATRESPONSE']._serialized_start=1035
+  _globals['_CHATRESPONSE']._serialized_end=1307
+  _globals['_USAGE']._serialized_start=1310
+  _globals['_USAGE']._serialized_end=1473
+  _globals['_SOURCE']._serialized_start=1476
+  _globals['_SOURCE']._serialized_end=1781
+  _globals['_CHATEVENT']._serialized_start=1784
+  _globals['_CHATEVENT']._serialized_end=2793
+  _globals['_TOOLCALLED']._serialized_start=2795
+  _globals['_TOOLCALLED']._serialized_end=2901
+  _globals['_TOOLANSWERED']._serialized_start=2904
+  _globals['_TOOLANSWERED']._serialized_end=3101
+  _globals['_RUNWAITING']._serialized_start=3103
+  _globals['_RUNWAITING']._serialized_end=3205
+  _globals['_RUNRESUMED']._serialized_start=3207
+  _globals['_RUNRESUMED']._serialized_end=3240
+  _globals['_CITATION']._serialized_start=3242
+  _globals['_CITATION']._serialized_end=3303
+  _globals['_MODELCHANGED']._serialized_start=3305
+  _globals['_MODELCHANGED']._serialized_end=3361
+  _globals['_RUNSTARTED']._serialized_start=3363
+  _globals['_RUNSTARTED']._serialized_end=3438
+  _globals['_SOURCESFOUND']._serialized_start=3440
+  _globals['_SOURCESFOUND']._serialized_end=3498
+  _globals['_TEXTSTART']._serialized_start=3500
+  _globals['_TEXTSTART']._serialized_end=3526
+  _globals['_TEXTDELTA']._serialized_start=3528
+  _globals['_TEXTDELTA']._serialized_end=3573
+  _globals['_TEXTFINISH']._serialized_start=3575
+  _globals['_TEXTFINISH']._serialized_end=3658
+  _globals['_HEARTBEAT']._serialized_start=3660
+  _globals['_HEARTBEAT']._serialized_end=3671
+  _globals['_RUNINCOMPLETE']._serialized_start=3673
+  _globals['_RUNINCOMPLETE']._serialized_end=3787
+  _globals['_RUNCANCELLED']._serialized_start=3789
+  _globals['_RUNCANCELLED']._serialized_end=3803
+  _globals['_RUNFAILED']._serialized_start=3806
+  _globals['_RUNFAILED']._serialized_end=3980
+  _globals['_RUNFAILED_METADATAENTRY']._serialized_start=3933
+  _globals['_RUNFAILED_METADATAENTRY']._serialized_end=3980
+  _globals['_CHATSERVICE']._serialized_start=4314
+  _globals['_CHATSERVICE']._serialized_end=4535
 # @@protoc_insertion_point(module_scope)

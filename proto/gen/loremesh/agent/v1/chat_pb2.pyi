@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from loremesh.agent.v1 import agent_pb2 as _agent_pb2
 from loremesh.common.v1 import filter_pb2 as _filter_pb2
 import builtins as _builtins
 import sys
@@ -36,6 +37,12 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """`max_output_tokens` was reached: the text is cut."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
     """The provider withheld the rest."""
+    FINISH_REASON_REFUSAL: _FinishReason.ValueType  # 4
+    """The model refused."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 5
+    """The model asked for tools; the run goes on."""
+    FINISH_REASON_LIMIT: _FinishReason.ValueType  # 6
+    """A limit of the run was reached."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """How a block of text ended."""
@@ -48,7 +55,41 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """`max_output_tokens` was reached: the text is cut."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
 """The provider withheld the rest."""
+FINISH_REASON_REFUSAL: FinishReason.ValueType  # 4
+"""The model refused."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 5
+"""The model asked for tools; the run goes on."""
+FINISH_REASON_LIMIT: FinishReason.ValueType  # 6
+"""A limit of the run was reached."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
+
+class _ToolOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_OUTCOME_UNSPECIFIED: _ToolOutcome.ValueType  # 0
+    """Never sent."""
+    TOOL_OUTCOME_OK: _ToolOutcome.ValueType  # 1
+    """It answered."""
+    TOOL_OUTCOME_FAILED: _ToolOutcome.ValueType  # 2
+    """It failed; the model was told."""
+    TOOL_OUTCOME_REFUSED: _ToolOutcome.ValueType  # 3
+    """It was not called: not allowed, not valid, or denied; the model was told."""
+
+class ToolOutcome(_ToolOutcome, metaclass=_ToolOutcomeEnumTypeWrapper):
+    """How a call of a tool ended."""
+
+TOOL_OUTCOME_UNSPECIFIED: ToolOutcome.ValueType  # 0
+"""Never sent."""
+TOOL_OUTCOME_OK: ToolOutcome.ValueType  # 1
+"""It answered."""
+TOOL_OUTCOME_FAILED: ToolOutcome.ValueType  # 2
+"""It failed; the model was told."""
+TOOL_OUTCOME_REFUSED: ToolOutcome.ValueType  # 3
+"""It was not called: not allowed, not valid, or denied; the model was told."""
+Global___ToolOutcome: _TypeAlias = ToolOutcome  # noqa: Y015
 
 @_typing.final
 class ChatRequest(_message.Message):
@@ -64,6 +105,8 @@ class ChatRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """The message, 1 to 32,000 characters, not only white space."""
     conversation_id: _builtins.str
@@ -86,6 +129,14 @@ class ChatRequest(_message.Message):
     def filter(self) -> _filter_pb2.Filter:
         """Only passages of documents whose attributes fulfil this; unset means all."""
 
+    @_builtins.property
+    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
+        """Images and files beside the message, at most 4: only for models which take them."""
+
+    @_builtins.property
+    def limits(self) -> _agent_pb2.Limits:
+        """Limits of this run; what is unset is as the agent says, which also bounds what may be set."""
+
     def __init__(
         self,
         *,
@@ -97,10 +148,12 @@ class ChatRequest(_message.Message):
         filter: _filter_pb2.Filter | None = ...,
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int | None = ...,
+        attachments: _abc.Iterable[Global___Attachment] | None = ...,
+        limits: _agent_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "_top_k", b"_top_k", "filter", b"filter", "max_output_tokens", b"max_output_tokens", "temperature", b"temperature", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "_top_k", b"_top_k", "filter", b"filter", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "temperature", b"temperature", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "_top_k", b"_top_k", "agent_id", b"agent_id", "conversation_id", b"conversation_id", "filter", b"filter", "max_output_tokens", b"max_output_tokens", "message", b"message", "temperature", b"temperature", "top_k", b"top_k", "vector_store_ids", b"vector_store_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "_top_k", b"_top_k", "agent_id", b"agent_id", "attachments", b"attachments", "conversation_id", b"conversation_id", "filter", b"filter", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "message", b"message", "temperature", b"temperature", "top_k", b"top_k", "vector_store_ids", b"vector_store_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
@@ -116,6 +169,36 @@ class ChatRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class Attachment(_message.Message):
+    """An image or file beside a message. It is not kept with the conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """Its media type: `image/png`, `image/jpeg`, `image/webp`, `image/gif`, `application/pdf` or `text/plain`."""
+    data: _builtins.bytes
+    """Its bytes, 1 to 5,000,000."""
+    filename: _builtins.str
+    """Its name, at most 200 characters."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        filename: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "filename", b"filename", "media_type", b"media_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attachment: _TypeAlias = Attachment  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
@@ -177,25 +260,45 @@ Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens that a run took."""
+    """What a run took."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
-    """Tokens the model read."""
+    """Tokens the model read, those from the provider's cache among them."""
     output_tokens: _builtins.int
-    """Tokens it wrote."""
+    """Tokens it wrote, those of its reasoning among them."""
+    cached_input_tokens: _builtins.int
+    """Tokens read from the provider's cache."""
+    reasoning_tokens: _builtins.int
+    """Tokens of the model's reasoning."""
+    cost_micros: _builtins.int
+    """What they cost, in millionths of a US dollar; zero where a price is not known."""
+    steps: _builtins.int
+    """Times the model was asked."""
+    tool_calls: _builtins.int
+    """Tools called."""
     def __init__(
         self,
         *,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        cached_input_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        tool_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "steps", b"steps", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,7 +388,8 @@ Global___Source: _TypeAlias = Source  # noqa: Y015
 class ChatEvent(_message.Message):
     """Something that happened while a message was answered. A stream is: run_started, sources, then for each block of text
     text_start, text_delta (many), text_finish, and exactly one terminal event: completed, incomplete, failed or cancelled. A stream
-    without a terminal event was cut.
+    without a terminal event was cut. Where the agent has tools, tool_call and tool_result come between blocks of text, a
+    usage after each answer of the model, and waiting and resumed around what a human decides.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -305,6 +409,13 @@ class ChatEvent(_message.Message):
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    TOOL_RESULT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
+    MODEL_CHANGED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     seq: _builtins.int
@@ -359,6 +470,34 @@ class ChatEvent(_message.Message):
     def cancelled(self) -> Global___RunCancelled:
         """Terminal: it was cancelled."""
 
+    @_builtins.property
+    def tool_call(self) -> Global___ToolCalled:
+        """A tool is called."""
+
+    @_builtins.property
+    def tool_result(self) -> Global___ToolAnswered:
+        """It answered."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What the run took so far."""
+
+    @_builtins.property
+    def waiting(self) -> Global___RunWaiting:
+        """The run waits for a human; it holds no worker."""
+
+    @_builtins.property
+    def resumed(self) -> Global___RunResumed:
+        """A human has decided; the run goes on."""
+
+    @_builtins.property
+    def citation(self) -> Global___Citation:
+        """A citation in the text was resolved."""
+
+    @_builtins.property
+    def model_changed(self) -> Global___ModelChanged:
+        """The model was changed for another: the first was unavailable, or too dear for what is left."""
+
     def __init__(
         self,
         *,
@@ -377,16 +516,218 @@ class ChatEvent(_message.Message):
         incomplete: Global___RunIncomplete | None = ...,
         failed: Global___RunFailed | None = ...,
         cancelled: Global___RunCancelled | None = ...,
+        tool_call: Global___ToolCalled | None = ...,
+        tool_result: Global___ToolAnswered | None = ...,
+        usage: Global___Usage | None = ...,
+        waiting: Global___RunWaiting | None = ...,
+        resumed: Global___RunResumed | None = ...,
+        citation: Global___Citation | None = ...,
+        model_changed: Global___ModelChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "payload", b"payload", "run_started", b"run_started", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "citation", b"citation", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "model_changed", b"model_changed", "payload", b"payload", "resumed", b"resumed", "run_started", b"run_started", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelled", b"cancelled", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "path", b"path", "payload", b"payload", "run_id", b"run_id", "run_started", b"run_started", "seq", b"seq", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelled", b"cancelled", "citation", b"citation", "completed", b"completed", "failed", b"failed", "heartbeat", b"heartbeat", "incomplete", b"incomplete", "model_changed", b"model_changed", "path", b"path", "payload", b"payload", "resumed", b"resumed", "run_id", b"run_id", "run_started", b"run_started", "seq", b"seq", "sources", b"sources", "text_delta", b"text_delta", "text_finish", b"text_finish", "text_start", b"text_start", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "usage", b"usage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "sources", "text_start", "text_delta", "text_finish", "heartbeat", "completed", "incomplete", "failed", "cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "sources", "text_start", "text_delta", "text_finish", "heartbeat", "completed", "incomplete", "failed", "cancelled", "tool_call", "tool_result", "usage", "waiting", "resumed", "citation", "model_changed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___ChatEvent: _TypeAlias = ChatEvent  # noqa: Y015
+
+@_typing.final
+class ToolCalled(_message.Message):
+    """A tool is called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """Id of the call in the run."""
+    name: _builtins.str
+    """The tool."""
+    step: _builtins.int
+    """The step of the run, from 1."""
+    @_builtins.property
+    def arguments(self) -> _struct_pb2.Struct:
+        """Its arguments."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _struct_pb2.Struct | None = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "call_id", b"call_id", "name", b"name", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCalled: _TypeAlias = ToolCalled  # noqa: Y015
+
+@_typing.final
+class ToolAnswered(_message.Message):
+    """A tool answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """The call."""
+    name: _builtins.str
+    """The tool."""
+    outcome: Global___ToolOutcome.ValueType
+    """How it ended."""
+    content: _builtins.str
+    """What the model is told; the first 4,000 characters."""
+    reason: _builtins.str
+    """Name of an ErrorReason value without its prefix, where it failed or was refused."""
+    duration_ms: _builtins.int
+    """Time it took, in milliseconds."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """Sources it brought, numbered on from those before."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        outcome: Global___ToolOutcome.ValueType = ...,
+        content: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        duration_ms: _builtins.int = ...,
+        sources: _abc.Iterable[Global___Source] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "content", b"content", "duration_ms", b"duration_ms", "name", b"name", "outcome", b"outcome", "reason", b"reason", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolAnswered: _TypeAlias = ToolAnswered  # noqa: Y015
+
+@_typing.final
+class RunWaiting(_message.Message):
+    """A run waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """For this approval."""
+    question: _builtins.str
+    """What is asked, in a sentence."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """Until then."""
+
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "due_time", b"due_time", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWaiting: _TypeAlias = RunWaiting  # noqa: Y015
+
+@_typing.final
+class RunResumed(_message.Message):
+    """A run goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """The approval that was decided."""
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResumed: _TypeAlias = RunResumed  # noqa: Y015
+
+@_typing.final
+class Citation(_message.Message):
+    """A citation in the text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
+    START_CHAR_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The source, by number."""
+    block: _builtins.int
+    """The block of text."""
+    start_char: _builtins.int
+    """Where `[n]` begins in the block, in Unicode code points."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        block: _builtins.int = ...,
+        start_char: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "number", b"number", "start_char", b"start_char"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Citation: _TypeAlias = Citation  # noqa: Y015
+
+@_typing.final
+class ModelChanged(_message.Message):
+    """The model was changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    to: _builtins.str
+    """To this."""
+    reason: _builtins.str
+    """Name of an ErrorReason value without its prefix."""
+    def __init__(
+        self,
+        *,
+        to: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "reason", b"reason", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelChanged: _TypeAlias = ModelChanged  # noqa: Y015
 
 @_typing.final
 class RunStarted(_message.Message):

@@ -56,6 +56,88 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant has as many chat jobs waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
     `limit`.
     """
+    ERROR_REASON_AGENT_EXISTS: _ErrorReason.ValueType  # 14
+    """An agent has this id already. ALREADY_EXISTS; metadata `agent_id`."""
+    ERROR_REASON_AGENT_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """No revision of the agent has this number. NOT_FOUND; metadata `agent_id`, `revision`."""
+    ERROR_REASON_AGENT_INVALID: _ErrorReason.ValueType  # 16
+    """The agent contradicts itself. INVALID_ARGUMENT; BadRequest names every field and what is wrong."""
+    ERROR_REASON_FIELD_MASK_INVALID: _ErrorReason.ValueType  # 17
+    """The update mask names a field that is not there or cannot be changed. INVALID_ARGUMENT; field `update_mask`."""
+    ERROR_REASON_MODEL_UNKNOWN: _ErrorReason.ValueType  # 18
+    """The model is not written as `provider/model`, or no provider has this name. INVALID_ARGUMENT; metadata `model`."""
+    ERROR_REASON_PROVIDER_NOT_CONFIGURED: _ErrorReason.ValueType  # 19
+    """The model's provider has no key here. FAILED_PRECONDITION; metadata `provider`, `variable`: what to set."""
+    ERROR_REASON_PROVIDER_RATE_LIMITED: _ErrorReason.ValueType  # 20
+    """The provider's account or this installation's limit for it is used up for now. RESOURCE_EXHAUSTED; metadata
+    `provider`; RetryInfo says when.
+    """
+    ERROR_REASON_MODEL_OUTPUT_INVALID: _ErrorReason.ValueType  # 21
+    """The model answered with what is no answer: broken JSON, or nothing. In RunFailed; metadata `provider`, `model`."""
+    ERROR_REASON_ATTACHMENT_UNSUPPORTED: _ErrorReason.ValueType  # 22
+    """The model takes no such attachment. INVALID_ARGUMENT; field `attachments`; metadata `media_type`, `model`."""
+    ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 23
+    """No tool has this name. INVALID_ARGUMENT at an agent, NOT_FOUND at a run; metadata `tool`."""
+    ERROR_REASON_TOOL_NOT_ALLOWED: _ErrorReason.ValueType  # 24
+    """The agent was not given this tool. In tool results; metadata `tool`."""
+    ERROR_REASON_TOOL_ARGUMENTS_INVALID: _ErrorReason.ValueType  # 25
+    """The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, and in tool results; metadata `tool`, `problem`."""
+    ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 26
+    """The tool failed. In tool results; metadata `tool`."""
+    ERROR_REASON_TOOL_TIMEOUT: _ErrorReason.ValueType  # 27
+    """The tool took too long. In tool results; metadata `tool`."""
+    ERROR_REASON_TOOL_UNAVAILABLE: _ErrorReason.ValueType  # 28
+    """The tool is not configured, or its server is not healthy. FAILED_PRECONDITION; metadata `tool`, `variable`."""
+    ERROR_REASON_TOOL_DENIED: _ErrorReason.ValueType  # 29
+    """A human denied the call. In tool results; metadata `tool`."""
+    ERROR_REASON_TOOL_NAME_CLASH: _ErrorReason.ValueType  # 30
+    """Two tools have the same name. ALREADY_EXISTS; metadata `tool`."""
+    ERROR_REASON_SCHEMA_INVALID: _ErrorReason.ValueType  # 31
+    """It is no JSON Schema, or one too large or too deep. INVALID_ARGUMENT; metadata `problem`."""
+    ERROR_REASON_TOOL_SERVER_EXISTS: _ErrorReason.ValueType  # 32
+    """A tool server has this id already. ALREADY_EXISTS; metadata `tool_server_id`."""
+    ERROR_REASON_TOOL_SERVER_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """No tool server has this id. NOT_FOUND; metadata `tool_server_id`."""
+    ERROR_REASON_TOOL_SERVER_INVALID: _ErrorReason.ValueType  # 34
+    """The tool server's description is wrong. INVALID_ARGUMENT; metadata `problem`."""
+    ERROR_REASON_TOOL_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 35
+    """The tool server does not answer, or not as it should. UNAVAILABLE; metadata `tool_server_id`."""
+    ERROR_REASON_TOOL_SERVER_READ_ONLY: _ErrorReason.ValueType  # 36
+    """The tool server stands in the operator's file. FAILED_PRECONDITION; metadata `tool_server_id`."""
+    ERROR_REASON_ADDRESS_FORBIDDEN: _ErrorReason.ValueType  # 37
+    """The address is not one that may be called: private, local, or not on the operator's list. INVALID_ARGUMENT, and in
+    tool results; metadata `host`.
+    """
+    ERROR_REASON_APPROVAL_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """No approval has this id. NOT_FOUND; metadata `approval_id`."""
+    ERROR_REASON_APPROVAL_DECIDED: _ErrorReason.ValueType  # 39
+    """Somebody decided otherwise before, or it expired. FAILED_PRECONDITION; metadata `approval_id`, `state`."""
+    ERROR_REASON_DECISION_INVALID: _ErrorReason.ValueType  # 40
+    """The decision does not fit what is asked. INVALID_ARGUMENT; metadata `kind`, `decision`."""
+    ERROR_REASON_APPROVAL_EXPIRED: _ErrorReason.ValueType  # 41
+    """Nobody decided in time and the tool's policy is FAIL. In RunFailed; metadata `approval_id`."""
+    ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 42
+    """The run took as much as it may. In RunIncomplete and RunFailed; metadata `limit` is steps, tokens, cost, tool_calls
+    or time.
+    """
+    ERROR_REASON_TENANT_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 43
+    """The tenant took as much as it may this month. RESOURCE_EXHAUSTED; metadata `limit`."""
+    ERROR_REASON_PROMPT_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """No prompt has this name, version and language. INVALID_ARGUMENT; metadata `prompt`."""
+    ERROR_REASON_PROMPT_INVALID: _ErrorReason.ValueType  # 45
+    """The prompt's variables are not those it is given, or it cannot be read. INVALID_ARGUMENT; metadata `problem`."""
+    ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 46
+    """No memory has this id. NOT_FOUND; metadata `memory_id`."""
+    ERROR_REASON_MEMORY_INVALID: _ErrorReason.ValueType  # 47
+    """There is nothing to remember in it. INVALID_ARGUMENT; field `memory.content`."""
+    ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 48
+    """The scope holds as many memories as it may. RESOURCE_EXHAUSTED; metadata `limit`."""
+    ERROR_REASON_SCOPE_REQUIRED: _ErrorReason.ValueType  # 49
+    """Neither a memory nor a scope is named. INVALID_ARGUMENT; field `scope`."""
+    ERROR_REASON_MEMORY_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """No receipt of a forgetting has this id. NOT_FOUND; metadata `receipt_id`."""
+    ERROR_REASON_PASSAGES_REQUIRED: _ErrorReason.ValueType  # 51
+    """There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -96,4 +178,86 @@ ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 13
 """The tenant has as many chat jobs waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
 `limit`.
 """
+ERROR_REASON_AGENT_EXISTS: ErrorReason.ValueType  # 14
+"""An agent has this id already. ALREADY_EXISTS; metadata `agent_id`."""
+ERROR_REASON_AGENT_REVISION_NOT_FOUND: ErrorReason.ValueType  # 15
+"""No revision of the agent has this number. NOT_FOUND; metadata `agent_id`, `revision`."""
+ERROR_REASON_AGENT_INVALID: ErrorReason.ValueType  # 16
+"""The agent contradicts itself. INVALID_ARGUMENT; BadRequest names every field and what is wrong."""
+ERROR_REASON_FIELD_MASK_INVALID: ErrorReason.ValueType  # 17
+"""The update mask names a field that is not there or cannot be changed. INVALID_ARGUMENT; field `update_mask`."""
+ERROR_REASON_MODEL_UNKNOWN: ErrorReason.ValueType  # 18
+"""The model is not written as `provider/model`, or no provider has this name. INVALID_ARGUMENT; metadata `model`."""
+ERROR_REASON_PROVIDER_NOT_CONFIGURED: ErrorReason.ValueType  # 19
+"""The model's provider has no key here. FAILED_PRECONDITION; metadata `provider`, `variable`: what to set."""
+ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorReason.ValueType  # 20
+"""The provider's account or this installation's limit for it is used up for now. RESOURCE_EXHAUSTED; metadata
+`provider`; RetryInfo says when.
+"""
+ERROR_REASON_MODEL_OUTPUT_INVALID: ErrorReason.ValueType  # 21
+"""The model answered with what is no answer: broken JSON, or nothing. In RunFailed; metadata `provider`, `model`."""
+ERROR_REASON_ATTACHMENT_UNSUPPORTED: ErrorReason.ValueType  # 22
+"""The model takes no such attachment. INVALID_ARGUMENT; field `attachments`; metadata `media_type`, `model`."""
+ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 23
+"""No tool has this name. INVALID_ARGUMENT at an agent, NOT_FOUND at a run; metadata `tool`."""
+ERROR_REASON_TOOL_NOT_ALLOWED: ErrorReason.ValueType  # 24
+"""The agent was not given this tool. In tool results; metadata `tool`."""
+ERROR_REASON_TOOL_ARGUMENTS_INVALID: ErrorReason.ValueType  # 25
+"""The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, and in tool results; metadata `tool`, `problem`."""
+ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 26
+"""The tool failed. In tool results; metadata `tool`."""
+ERROR_REASON_TOOL_TIMEOUT: ErrorReason.ValueType  # 27
+"""The tool took too long. In tool results; metadata `tool`."""
+ERROR_REASON_TOOL_UNAVAILABLE: ErrorReason.ValueType  # 28
+"""The tool is not configured, or its server is not healthy. FAILED_PRECONDITION; metadata `tool`, `variable`."""
+ERROR_REASON_TOOL_DENIED: ErrorReason.ValueType  # 29
+"""A human denied the call. In tool results; metadata `tool`."""
+ERROR_REASON_TOOL_NAME_CLASH: ErrorReason.ValueType  # 30
+"""Two tools have the same name. ALREADY_EXISTS; metadata `tool`."""
+ERROR_REASON_SCHEMA_INVALID: ErrorReason.ValueType  # 31
+"""It is no JSON Schema, or one too large or too deep. INVALID_ARGUMENT; metadata `problem`."""
+ERROR_REASON_TOOL_SERVER_EXISTS: ErrorReason.ValueType  # 32
+"""A tool server has this id already. ALREADY_EXISTS; metadata `tool_server_id`."""
+ERROR_REASON_TOOL_SERVER_NOT_FOUND: ErrorReason.ValueType  # 33
+"""No tool server has this id. NOT_FOUND; metadata `tool_server_id`."""
+ERROR_REASON_TOOL_SERVER_INVALID: ErrorReason.ValueType  # 34
+"""The tool server's description is wrong. INVALID_ARGUMENT; metadata `problem`."""
+ERROR_REASON_TOOL_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 35
+"""The tool server does not answer, or not as it should. UNAVAILABLE; metadata `tool_server_id`."""
+ERROR_REASON_TOOL_SERVER_READ_ONLY: ErrorReason.ValueType  # 36
+"""The tool server stands in the operator's file. FAILED_PRECONDITION; metadata `tool_server_id`."""
+ERROR_REASON_ADDRESS_FORBIDDEN: ErrorReason.ValueType  # 37
+"""The address is not one that may be called: private, local, or not on the operator's list. INVALID_ARGUMENT, and in
+tool results; metadata `host`.
+"""
+ERROR_REASON_APPROVAL_NOT_FOUND: ErrorReason.ValueType  # 38
+"""No approval has this id. NOT_FOUND; metadata `approval_id`."""
+ERROR_REASON_APPROVAL_DECIDED: ErrorReason.ValueType  # 39
+"""Somebody decided otherwise before, or it expired. FAILED_PRECONDITION; metadata `approval_id`, `state`."""
+ERROR_REASON_DECISION_INVALID: ErrorReason.ValueType  # 40
+"""The decision does not fit what is asked. INVALID_ARGUMENT; metadata `kind`, `decision`."""
+ERROR_REASON_APPROVAL_EXPIRED: ErrorReason.ValueType  # 41
+"""Nobody decided in time and the tool's policy is FAIL. In RunFailed; metadata `approval_id`."""
+ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 42
+"""The run took as much as it may. In RunIncomplete and RunFailed; metadata `limit` is steps, tokens, cost, tool_calls
+or time.
+"""
+ERROR_REASON_TENANT_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 43
+"""The tenant took as much as it may this month. RESOURCE_EXHAUSTED; metadata `limit`."""
+ERROR_REASON_PROMPT_NOT_FOUND: ErrorReason.ValueType  # 44
+"""No prompt has this name, version and language. INVALID_ARGUMENT; metadata `prompt`."""
+ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 45
+"""The prompt's variables are not those it is given, or it cannot be read. INVALID_ARGUMENT; metadata `problem`."""
+ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 46
+"""No memory has this id. NOT_FOUND; metadata `memory_id`."""
+ERROR_REASON_MEMORY_INVALID: ErrorReason.ValueType  # 47
+"""There is nothing to remember in it. INVALID_ARGUMENT; field `memory.content`."""
+ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 48
+"""The scope holds as many memories as it may. RESOURCE_EXHAUSTED; metadata `limit`."""
+ERROR_REASON_SCOPE_REQUIRED: ErrorReason.ValueType  # 49
+"""Neither a memory nor a scope is named. INVALID_ARGUMENT; field `scope`."""
+ERROR_REASON_MEMORY_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 50
+"""No receipt of a forgetting has this id. NOT_FOUND; metadata `receipt_id`."""
+ERROR_REASON_PASSAGES_REQUIRED: ErrorReason.ValueType  # 51
+"""There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

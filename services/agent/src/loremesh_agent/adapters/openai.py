@@ -1,43 +1,33 @@
 """Any endpoint that speaks OpenAI's chat completions: OpenAI's own, and the local model's among many others."""
 
-import asyncio
-import json
-import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import httpx2
 import openai
 
-from loremesh_agent.adapters.sse import MalformedStream, data_of
+from loremesh_agent.adapters import answers
+from loremesh_agent.adapters.answers import Draft, Named, at, count_at, text_at
+from loremesh_agent.adapters.sse import MalformedStream
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
-from loremesh_agent.errors import (
-    ProviderError,
-    ProviderRefused,
-    ProviderStreamCut,
-    ProviderTimeout,
-    ProviderUnavailable,
-)
-from loremesh_agent.ports import ModelEvent, ModelFinish, ModelRequest, ModelText
+from loremesh_agent.domain.prompts import Attachment, PromptMessage
+from loremesh_agent.domain.tools import ToolSpec
+from loremesh_agent.errors import AttachmentUnsupported, ProviderError
+from loremesh_agent.ports import ModelEvent, ModelFinish, ModelProgress, ModelRequest, ModelText
 
-_FINISH = {"length": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
-_PASSING = frozenset({408, 409, 425, 429})
-_REFUSALS = {
-    401: "The model's provider does not accept the key.",
-    403: "The model's provider does not allow this key to use the model.",
-    404: "The model's provider does not know the model.",
+_OWN = "https://api.openai.com/v1"
+_FINISH = {
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALLS,
 }
-# The answer is there; usage may follow.
-_USAGE_SECONDS = 0.5
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-# At DEBUG they tell prompts and keys.
-for _name in ("openai", "httpcore2", "httpx2"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# The prompt was stopped, as an answer would have been.
+_FILTERED = frozenset({"content_filter", "content_policy_violation", "responsible_ai_policy_violation"})
+# They reason whether asked to or not, and take none of the parameters of sampling.
+_REASONING = re.compile(r"^(o\d|gpt-5($|-))")
 
 
 class OpenAIProvider:
@@ -51,27 +41,24 @@ class OpenAIProvider:
         """`own_dialect` for OpenAI itself, which calls the limit of tokens by a new name that others do not know."""
         self._client = client
         self._name = name
-        self._limit = "max_completion_tokens" if own_dialect else "max_tokens"
+        self._own = own_dialect
 
     @classmethod
     @asynccontextmanager
     async def open(cls, *, name: str, base_url: str, api_key: str, connect_seconds: float) -> AsyncIterator[Self]:
         """A provider over one pool of connections. Empty: OpenAI's own `base_url`; no `api_key`."""
-        host = urlsplit(base_url).hostname if base_url else "api.openai.com"
-        timeout = httpx2.Timeout(None, connect=connect_seconds, pool=connect_seconds)
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        url = base_url or _OWN
         async with (
-            # A proxy of the environment is not for this machine.
-            httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=host not in _LOOPBACK) as http,
+            answers.pool(url, connect_seconds=connect_seconds) as http,
             openai.AsyncOpenAI(
                 api_key=api_key or "none",
-                base_url=base_url or "https://api.openai.com/v1",
+                base_url=url,
                 max_retries=0,
-                timeout=timeout,
+                timeout=answers.timeouts(connect_seconds),
                 http_client=http,
             ) as client,
         ):
-            yield cls(client=client, name=name, own_dialect=host == "api.openai.com")
+            yield cls(client=client, name=name, own_dialect=urlsplit(url).hostname == urlsplit(_OWN).hostname)
 
     @property
     def name(self) -> str:
@@ -82,116 +69,139 @@ class OpenAIProvider:
         """Raise when the endpoint does not answer."""
         await self._client.models.list()
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        """See ports.ModelProvider."""
-        begun = False
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent | ModelProgress, None]:
+        """See ports.ModelSource."""
+        named: Named = {"provider": self._name, "model": request.model}
+        parameters = self._parameters(request)
         try:
             async with (
-                self._client.chat.completions.with_streaming_response.create(**self._parameters(request)) as response,
-                aclosing(data_of(response.iter_bytes())) as chunks,
+                self._client.chat.completions.with_streaming_response.create(**parameters) as response,
+                aclosing(answers.relay(response.iter_bytes(), read=_read, draft=Draft(), named=named)) as events,
             ):
-                async for data in chunks:
-                    chunk = _Chunk(data)
-                    if chunk.text:
-                        yield ModelText(chunk.text)
-                        begun = True
-                    if chunk.finish_reason is not None:
-                        reason = _FINISH.get(chunk.finish_reason, FinishReason.STOP)
-                        yield ModelFinish(reason=reason, usage=await _usage(chunks) or chunk.usage)
-                        return
+                async for event in events:
+                    yield event
         except openai.APIError as error:
-            raise self._failure(error, request.model) from None
-        except (httpx2.HTTPError, MalformedStream):
-            if not begun:
-                raise ProviderUnavailable("The model's provider failed.", **self._named(request.model)) from None
-        raise ProviderStreamCut("The answer broke off.", **self._named(request.model))
+            if error.code not in _FILTERED:
+                raise _failure(error, named) from None
+            yield ModelFinish(reason=FinishReason.CONTENT_FILTER)
 
     def _parameters(self, request: ModelRequest) -> dict[str, Any]:
-        optional = {
+        optional: dict[str, Any] = {
             "temperature": request.temperature,
+            "top_p": request.top_p,
             "frequency_penalty": request.frequency_penalty,
             "stop": list(request.stop) or None,
         }
+        if self._own and _REASONING.match(request.model):
+            optional = {}
+        optional["tools"] = [_tool(spec) for spec in request.tools] or None
+        optional["response_format"] = _format(request.response_schema)
         return {
             "model": request.model,
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": [self._message(message, request.model) for message in request.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
-            self._limit: request.max_output_tokens,
+            "max_completion_tokens" if self._own else "max_tokens": request.max_output_tokens,
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    def _failure(self, error: openai.APIError, model: str) -> ProviderError:
-        named = self._named(model)
-        match error:
-            case openai.APITimeoutError():
-                return ProviderTimeout("The model's provider could not be reached in time.", limit="connect", **named)
-            case openai.APIStatusError(status_code=status) if _refused(status, error.code):
-                message = _REFUSALS.get(status, "The model's provider refused the request.")
-                return ProviderRefused(message, **named)
-            case openai.APIStatusError():
-                pause = _retry_after(error.response.headers)
-                return ProviderUnavailable("The model's provider is busy or failed.", retry_after=pause, **named)
-        return ProviderUnavailable("The model's provider cannot be reached.", **named)
-
-    def _named(self, model: str) -> dict[str, Any]:
-        return {"provider": self._name, "model": model}
+    def _message(self, message: PromptMessage, model: str) -> dict[str, Any]:
+        if message.role == "tool":
+            return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+        if message.tool_calls:
+            calls = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in message.tool_calls
+            ]
+            return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+        if message.attachments:
+            parts = [_part(attachment, model=f"{self._name}/{model}") for attachment in message.attachments]
+            return {"role": message.role, "content": [*parts, {"type": "text", "text": message.content}]}
+        return {"role": message.role, "content": message.content}
 
 
-class _Chunk:
-    """What matters in one event of the stream; raises MalformedStream for an error in place of it."""
-
-    def __init__(self, data: bytes) -> None:
-        try:
-            body = json.loads(data)
-        except ValueError:
-            raise MalformedStream from None
-        if not isinstance(body, dict) or body.get("error"):
-            raise MalformedStream
-        choice = _first(body.get("choices"))
-        delta = choice.get("delta")
-        delta = delta if isinstance(delta, dict) else {}
-        text = delta.get("content") or delta.get("refusal")
-        self.text = text if isinstance(text, str) else ""
-        finish = choice.get("finish_reason")
-        self.finish_reason = finish if isinstance(finish, str) else None
-        self.usage = _read_usage(body.get("usage"))
+def _part(attachment: Attachment, *, model: str) -> dict[str, Any]:
+    if attachment.media_type in answers.IMAGES:
+        return {"type": "image_url", "image_url": {"url": answers.data_url(attachment)}}
+    if attachment.media_type == "application/pdf":
+        name = attachment.filename or "document.pdf"
+        return {"type": "file", "file": {"filename": name, "file_data": answers.data_url(attachment)}}
+    if attachment.media_type.startswith("text/"):
+        return {"type": "text", "text": attachment.data.decode("utf-8", "replace")}
+    raise AttachmentUnsupported(attachment.media_type, model=model)
 
 
-def _first(choices: object) -> dict[str, Any]:
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    function = {"name": spec.name, "description": spec.description, "parameters": dict(spec.input_schema)}
+    return {"type": "function", "function": function}
 
 
-def _read_usage(usage: object) -> Usage | None:
+def _format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    described = {"name": "answer", "schema": dict(schema), **({"strict": True} if _is_strict(schema) else {})}
+    return {"type": "json_schema", "json_schema": described}
+
+
+def _is_strict(schema: object) -> bool:
+    """Whether every object in it names all of its properties and requires them: others are refused as strict ones."""
+    match schema:
+        case dict():
+            names = schema.get("properties")
+            if isinstance(names, dict) and (
+                schema.get("additionalProperties") is not False or set(names) != set(schema.get("required", ()))
+            ):
+                return False
+            return all(map(_is_strict, schema.values()))
+        case list():
+            return all(map(_is_strict, schema))
+    return True
+
+
+def _read(event: Mapping[str, Any], draft: Draft) -> ModelText | ModelProgress | None:
+    if event.get("error"):
+        raise MalformedStream
+    draft.usage = _usage(event.get("usage")) or draft.usage
+    choice = at(event, "choices", 0)
+    finish = at(choice, "finish_reason")
+    if isinstance(finish, str):
+        draft.reason = _FINISH.get(finish, FinishReason.STOP)
+    delta = at(choice, "delta")
+    called = _read_calls(at(delta, "tool_calls"), draft)
+    if text := text_at(delta, "content"):
+        return ModelText(text)
+    if text := text_at(delta, "refusal"):
+        draft.refused = True
+        return ModelText(text)
+    thought = text_at(delta, "reasoning_content") or text_at(delta, "reasoning")
+    return ModelProgress() if called or thought else None
+
+
+def _read_calls(pieces: object, draft: Draft) -> bool:
+    if not isinstance(pieces, list):
+        return False
+    for number, piece in enumerate(pieces):
+        index, id_ = at(piece, "index"), at(piece, "id")
+        index = index if isinstance(index, int) else number
+        if not draft.calls.knows(index, id_=id_):
+            draft.calls.begin(index, id_=id_, name=at(piece, "function", "name"))
+        draft.calls.add(index, at(piece, "function", "arguments"))
+    return bool(pieces)
+
+
+def _usage(usage: object) -> Usage | None:
     match usage:
         case {"prompt_tokens": int(read), "completion_tokens": int(written)}:
-            return Usage(input_tokens=read, output_tokens=written)
+            return Usage(
+                input_tokens=read,
+                output_tokens=written,
+                cached_input_tokens=count_at(usage, "prompt_tokens_details", "cached_tokens"),
+                reasoning_tokens=count_at(usage, "completion_tokens_details", "reasoning_tokens"),
+            )
     return None
 
 
-async def _usage(chunks: AsyncIterator[bytes]) -> Usage | None:
-    """What follows the end of the answer, if it comes soon; a response read to its end frees its connection."""
-    usage = None
-    with suppress(TimeoutError, httpx2.HTTPError, MalformedStream):
-        async with asyncio.timeout(_USAGE_SECONDS):
-            async for data in chunks:
-                usage = _Chunk(data).usage or usage
-    return usage
-
-
-def _refused(status: int, code: str | None) -> bool:
-    """Whether the same request would be refused again; a used-up quota comes as 429."""
-    return code == "insufficient_quota" or (status < 500 and status not in _PASSING)  # noqa: PLR2004
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from either form of the header."""
-    value = headers.get("retry-after", "")
-    with suppress(ValueError):
-        return max(0.0, float(value))
-    with suppress(ValueError):
-        at = parsedate_to_datetime(value)
-        return (
-            max(0.0, at.timestamp() - parsedate_to_datetime(headers["date"]).timestamp()) if "date" in headers else None
-        )
-    return None
+def _failure(error: openai.APIError, named: Named) -> ProviderError:
+    if isinstance(error, openai.APIStatusError):
+        return answers.failure(named, status=error.status_code, headers=error.response.headers, code=error.code or "")
+    return answers.unreachable(named, timed_out=isinstance(error, openai.APITimeoutError))

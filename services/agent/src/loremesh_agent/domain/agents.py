@@ -1,7 +1,11 @@
 """Agents: who answers, and how."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from loremesh_agent.domain.definitions import BusyPolicy, GroundingPolicy, Limits, MemorySettings
+from loremesh_agent.domain.tools import ToolUse
 from loremesh_agent.domain.wording import Wording
 
 DEFAULT_AGENT = "default"
@@ -17,10 +21,33 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """What a model is asked with unless an agent says otherwise; `model` is `provider/model`."""
+
+    model: str
+    wording: Wording
+    window: Window
+    max_output_tokens: int
+    top_k: int
+    temperature: float | None = None
+    frequency_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedPrompt:
+    """The prompt a run was made with."""
+
+    name: str
+    version: int
+    language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """Who answers."""
+    """Who answers: a revision of a definition, with its model's profile and its prompt, ready to."""
 
     id: str
+    # `provider/model`.
     model: str
     wording: Wording
     window: Window
@@ -30,3 +57,15 @@ class Agent:
     temperature: float | None = None
     frequency_penalty: float | None = None
     vector_store_ids: tuple[str, ...] = (DEFAULT_VECTOR_STORE,)
+    revision: int = 1
+    top_p: float | None = None
+    fallback_models: tuple[str, ...] = ()
+    tools: tuple[ToolUse, ...] = ()
+    memory: MemorySettings | None = None
+    response_schema: Mapping[str, Any] | None = None
+    limits: Limits = field(default_factory=Limits)
+    grounding: GroundingPolicy = GroundingPolicy.ANNOTATE
+    rewrite_questions: bool = True
+    busy_policy: BusyPolicy = BusyPolicy.REJECT
+    # None: text of its own.
+    prompt: PinnedPrompt | None = None

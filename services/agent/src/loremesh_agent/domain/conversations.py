@@ -45,10 +45,16 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens a model read and wrote."""
+    """What a run took: tokens read and written, those of cache and reasoning among them, and money."""
 
     input_tokens: int
     output_tokens: int
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    # Millionths of a US dollar; zero where a price is not known.
+    cost_micros: int = 0
+    steps: int = 0
+    tool_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

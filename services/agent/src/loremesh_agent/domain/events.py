@@ -1,14 +1,16 @@
 """What happens while a message is answered; the same for streams, single replies and, one day, logs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from loremesh_kit.errors import ServiceError
 
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.passages import Source
+from loremesh_agent.domain.tools import Outcome
 
 
 class FinishReason(StrEnum):
@@ -17,6 +19,11 @@ class FinishReason(StrEnum):
     STOP = "STOP"
     LENGTH = "LENGTH"
     CONTENT_FILTER = "CONTENT_FILTER"
+    REFUSAL = "REFUSAL"
+    # Tools were asked for: the run goes on.
+    TOOL_CALLS = "TOOL_CALLS"
+    # A limit of the run.
+    LIMIT = "LIMIT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +81,70 @@ class TextFinish:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """A tool is called."""
+
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswered:
+    """It answered; `content` is the beginning of what the model is told."""
+
+    call_id: str
+    name: str
+    outcome: Outcome
+    content: str
+    reason: str = ""
+    duration_ms: int = 0
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTold:
+    """What the run took so far."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The run waits for a human."""
+
+    approval_id: str
+    question: str
+    due_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """It goes on."""
+
+    approval_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CitationResolved:
+    """`[number]` in a block of text means a source; `start_char` counts code points."""
+
+    number: int
+    block: int
+    start_char: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """Another model took over; models are `provider/model`."""
+
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Nothing happened for a while; the run lives."""
 
@@ -105,7 +176,8 @@ class Cancelled:
 
 
 Terminal = Completed | Incomplete | Failed | Cancelled
-Payload = RunStarted | SourcesFound | TextStart | TextDelta | TextFinish | Heartbeat | Terminal
+Acted = ToolCalled | ToolAnswered | UsageTold | Waiting | Resumed | CitationResolved | ModelChanged
+Payload = RunStarted | SourcesFound | TextStart | TextDelta | TextFinish | Acted | Heartbeat | Terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

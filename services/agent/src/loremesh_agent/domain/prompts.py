@@ -11,6 +11,7 @@ from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.excerpts import Excerpt, excerpts
 from loremesh_agent.domain.passages import Passage
 from loremesh_agent.domain.tokens import estimate
+from loremesh_agent.domain.tools import ToolCall
 from loremesh_agent.domain.wording import Wording
 from loremesh_agent.errors import MessageTooLong
 
@@ -27,11 +28,23 @@ _OLD_CITATION = re.compile(r"\s*\[\d{1,3}\]")
 
 
 @dataclass(frozen=True, slots=True)
-class PromptMessage:
-    """One message to a model."""
+class Attachment:
+    """An image or file beside a message."""
 
-    role: Literal["system", "user", "assistant"]
+    media_type: str
+    data: bytes
+    filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMessage:
+    """One message to a model: what an assistant asked of tools stands with it, and a tool's answer names its call."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

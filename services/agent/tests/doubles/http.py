@@ -1,9 +1,10 @@
-"""A model provider that speaks OpenAI's wire format over real HTTP, and misbehaves as its script says."""
+"""A model provider over real HTTP that misbehaves as its script says; dialects.py says it in each wire format."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,29 +37,19 @@ def sse(data: object) -> bytes:
     return b"data: " + (data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()) + b"\n\n"
 
 
-def chunk(text: str | None = None, finish: str | None = None, **fields: Any) -> bytes:
-    choice = {"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
-    return sse({"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **fields})
-
-
-USAGE = sse({"id": "1", "choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 2, "total_tokens": 13}})
-DONE = sse(b"[DONE]")
-
-
-def answer(*texts: str, finish: str = "stop") -> list[Step]:
-    return [chunk(""), *(chunk(text) for text in texts), chunk(finish=finish), USAGE, DONE]
-
-
 @dataclass
-class OpenAIDouble:
-    """Plays one script a request, the last one again and again."""
+class ProviderDouble:
+    """Plays one script a request, the last one again and again, or what `script_of` says to a request's body."""
 
     scripts: list[Sequence[Step]] = field(default_factory=list)
+    script_of: Callable[[dict[str, Any]], Sequence[Step]] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     # Set when a client closes its connection amid an answer.
     left: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
+    paths: list[str] = field(default_factory=list)
+    # Of the server, without a path.
     url: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,9 +63,10 @@ class OpenAIDouble:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.paths.append(head[0].split()[1])
         self.headers.append(headers)
         self.requests.append(json.loads(body or b"{}"))
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        script = self._next()
         if script and isinstance(script[0], Reply):
             return self._reply(script[0], writer)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -87,6 +79,11 @@ class OpenAIDouble:
             leaving.cancel()
         writer.write(b"0\r\n\r\n")
         return True
+
+    def _next(self) -> Sequence[Step]:
+        if self.script_of:
+            return self.script_of(self.requests[-1])
+        return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
 
     async def _play(self, step: Step, writer: asyncio.StreamWriter, leaving: "asyncio.Future[bytes]") -> bool:
         match step:
@@ -112,8 +109,8 @@ class OpenAIDouble:
 
 
 @asynccontextmanager
-async def openai_double() -> AsyncIterator[OpenAIDouble]:
-    double = OpenAIDouble()
+async def provider_double() -> AsyncIterator[ProviderDouble]:
+    double = ProviderDouble()
     connections: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,10 +118,34 @@ async def openai_double() -> AsyncIterator[OpenAIDouble]:
         await double.serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    double.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    double.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield double
     finally:
         server.close()
         for writer in connections:
             writer.close()
+
+
+@contextmanager
+def background_double() -> Iterator[ProviderDouble]:
+    """The same in a thread of its own, for a mesh of processes."""
+    started: list[tuple[ProviderDouble, asyncio.AbstractEventLoop, asyncio.Event]] = []
+    ready = threading.Event()
+
+    async def play() -> None:
+        async with provider_double() as double:
+            stop = asyncio.Event()
+            started.append((double, asyncio.get_running_loop(), stop))
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(play()))
+    thread.start()
+    ready.wait()
+    ((double, loop, stop),) = started
+    try:
+        yield double
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

@@ -11,7 +11,9 @@ from loremesh_kit.server import Wired
 from loremesh_kit.server import main as serve
 
 from loremesh_agent.adapters.ingestion import IngestionClient
+from loremesh_agent.adapters.prompt_file import PromptFile
 from loremesh_agent.adapters.retrieval import RetrievalClient
+from loremesh_agent.ports import PromptLibrary
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import SERVICE, Outside, assemble
 
@@ -44,8 +46,35 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
         if settings.chosen_provider == "local":
             # Others are not ours to poll.
             probes["model"] = model.ping
-        outside = Outside(database=database, bus=bus, index=index, documents=documents, model=model, probes=probes)
+        outside = Outside(
+            database=database,
+            bus=bus,
+            index=index,
+            documents=documents,
+            vector_stores=documents,
+            model=model,
+            prompts=await stack.enter_async_context(_prompts(settings)),
+            probes=probes,
+        )
         yield assemble(outside, settings=settings)
+
+
+@asynccontextmanager
+async def _prompts(settings: AgentSettings) -> AsyncIterator[PromptLibrary]:
+    """The file's, and before them those of Langfuse where that is configured."""
+    kept = PromptFile.load(settings.prompts_file)
+    if not settings.langfuse_public_key:
+        yield kept
+        return
+    from loremesh_agent.adapters.langfuse import LangfusePrompts
+
+    async with LangfusePrompts.open(
+        base_url=settings.langfuse_base_url,
+        public_key=settings.langfuse_public_key,
+        secret_key=settings.langfuse_secret_key.get_secret_value(),
+        otherwise=kept,
+    ) as library:
+        yield library
 
 
 def main() -> None:

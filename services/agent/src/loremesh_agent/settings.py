@@ -1,5 +1,6 @@
 """What the agent service is told by its environment."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -8,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
-from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, Window
+from loremesh_agent.domain.agents import ModelProfile, Window
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
 from loremesh_agent.engine.chat import Pace
@@ -22,6 +23,8 @@ _TOP_K = {"openai": 8, "local": 4}
 _TEMPERATURE = {"openai": None, "local": 0.1}
 _FREQUENCY_PENALTY = {"openai": None, "local": 0.3}
 _PROMPT: dict[str, prompts.Name] = {"openai": "full", "local": "compact"}
+# What configures each provider.
+_VARIABLES = {"openai": "OPENAI_API_KEY", "local": "LOCAL_MODEL_URL"}
 # One lease lasts for several chances to renew it.
 _LEASE_OF_KEEPS = 4
 
@@ -57,6 +60,11 @@ class AgentSettings(ServiceSettings):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="unset: the provider's own choice")
     prompt: prompts.Name | None = Field(default=None, description="wording: full, or compact for small models")
 
+    prompts_file: str = Field(default="", description="TOML file of prompts; empty: those that come with the service")
+    langfuse_public_key: Annotated[str, Shared()] = Field(default="", description="with the secret one: use Langfuse")
+    langfuse_secret_key: Annotated[SecretStr, Shared()] = SecretStr("")
+    langfuse_base_url: Annotated[str, Shared()] = "https://cloud.langfuse.com"
+
     near_similarity: float = Field(default=0.40, description="cosine from which the nearest passage is relevant")
     far_similarity: float = Field(default=0.28, description="cosine below which no passage is relevant")
     term_coverage: float = Field(default=0.5, description="share of the question's words that decides between them")
@@ -86,10 +94,22 @@ class AgentSettings(ServiceSettings):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _has_both_keys_of_langfuse(self) -> Self:
+        if bool(self.langfuse_public_key) != bool(self.langfuse_secret_key.get_secret_value()):
+            message = "set both LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, or neither"
+            raise ValueError(message)
+        return self
+
     @property
     def chosen_provider(self) -> Literal["openai", "local"]:
         """Whose models answer."""
         return self.provider or ("openai" if self.openai_api_key.get_secret_value() else "local")
+
+    @property
+    def provider_variables(self) -> Mapping[str, str]:
+        """What configures each provider, by their names."""
+        return _VARIABLES
 
     def base_url(self) -> str:
         """Of the provider; empty for OpenAI's own."""
@@ -99,11 +119,10 @@ class AgentSettings(ServiceSettings):
         """For the provider; the local model has no business with OpenAI's."""
         return self.openai_api_key.get_secret_value() if self.chosen_provider == "openai" else ""
 
-    def default_agent(self) -> Agent:
-        """The one agent there is."""
+    def default_model(self) -> ModelProfile:
+        """How the model is asked that answers unless an agent says otherwise."""
         of = self.chosen_provider
-        return Agent(
-            id=DEFAULT_AGENT,
+        return ModelProfile(
             model=self.model or _MODEL[of],
             wording=prompts.load(self.prompt or _PROMPT[of]),
             window=Window(

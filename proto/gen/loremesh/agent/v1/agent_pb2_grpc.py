@@ -88,8 +88,9 @@ class AgentServiceServicer:
 
     def CreateAgent(self, request, context):
         """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
-        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-        TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+        MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+        VECTOR_STORE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

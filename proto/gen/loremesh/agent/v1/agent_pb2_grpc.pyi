@@ -18,8 +18,9 @@ class AgentServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.CreateAgentRequest, _agent_pb2.Agent]
     """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
-    told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-    TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+    told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+    MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+    VECTOR_STORE_NOT_FOUND.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.Agent]
     """Gets an agent as it is, or as it was in a revision. Reasons: AGENT_NOT_FOUND, AGENT_REVISION_NOT_FOUND."""
@@ -56,8 +57,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_pb2.CreateAgentRequest, _abc.Awaitable[_agent_pb2.Agent]],
     ) -> _abc.Awaitable[_agent_pb2.Agent]:
         """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
-        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-        TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+        MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+        VECTOR_STORE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

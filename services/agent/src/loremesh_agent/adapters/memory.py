@@ -61,10 +61,11 @@ class MemoryIndex:
 
 
 class MemoryDocuments:
-    """Knows every document but those it was told are deleted; raises what it was told to."""
+    """Knows all documents and stores but those it was told are deleted, and `none`; raises what it was told to."""
 
     def __init__(self) -> None:
         self.deleted: set[str] = set()
+        self.missing_stores: set[str] = {"none"}
         self.failure: Exception | None = None
 
     async def live(self, document_ids: Collection[str]) -> frozenset[str]:
@@ -75,11 +76,11 @@ class MemoryDocuments:
         return frozenset(document_ids) - self.deleted
 
     async def missing(self, vector_store_ids: Collection[str]) -> frozenset[str]:
-        """See ports.VectorStoreRegistry: every store there is but those called `none...`."""
+        """See ports.VectorStoreRegistry."""
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        return frozenset(each for each in vector_store_ids if each.startswith("none"))
+        return frozenset(vector_store_ids) & self.missing_stores
 
 
 class MemoryAgents:

@@ -13,7 +13,8 @@ from loremesh_agent.domain.definitions import AgentDefinition, LimitPolicy
 from loremesh_agent.errors import AgentInvalid, SchemaInvalid, ToolUnknown
 
 MAX_SCHEMA_BYTES = 32_768
-MAX_SCHEMA_DEPTH = 32
+# Protobuf itself reads some 30 levels.
+MAX_SCHEMA_DEPTH = 24
 _MAX_PROBLEM_CHARS = 300
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 

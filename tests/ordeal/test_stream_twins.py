@@ -6,8 +6,7 @@ from contextlib import aclosing
 
 import pytest
 from loremesh_agent import prompts
-from loremesh_agent.adapters.configured import ConfiguredAgents
-from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, MemoryRecords, MemoryTurns
+from loremesh_agent.adapters.memory import MemoryAgents, MemoryDocuments, MemoryIndex, MemoryRecords, MemoryTurns
 from loremesh_agent.adapters.openai import OpenAIProvider
 from loremesh_agent.domain.agents import Agent, Window
 from loremesh_agent.domain.events import Completed, FinishReason
@@ -75,7 +74,7 @@ def engine(provider) -> ChatEngine:
         top_k=4,
     )
     return ChatEngine(
-        agents=ConfiguredAgents(default=agent),
+        agents=MemoryAgents(default=agent),
         index=MemoryIndex({"default": Found(passages=(passage,), similarity=0.9)}),
         provider=PatientProvider(provider=provider, patience=Patience(first_token=5, idle=5, total=10, attempts=1)),
         quoting=Quoting(documents=MemoryDocuments()),

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.system
 
 SERVICES = {
     "grpc.health.v1.Health",
+    "loremesh.agent.v1.AgentService",
     "loremesh.agent.v1.ChatJobService",
     "loremesh.agent.v1.ChatService",
     "loremesh.agent.v1.ConversationService",

@@ -12,8 +12,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from loremesh.agent.v1 import agent_pb2, agent_pb2_grpc, chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
-from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 
@@ -124,13 +124,66 @@ class FakeChat(chat_pb2_grpc.ChatServiceServicer):
 
     events: list[chat_pb2.ChatEvent] = field(default_factory=list)
     refuse_with: str = ""
+    requests: list[chat_pb2.ChatRequest] = field(default_factory=list)
 
     async def StreamChat(self, request: chat_pb2.ChatRequest, context: Context) -> AsyncIterator[chat_pb2.ChatEvent]:
-        del request
+        self.requests.append(request)
         if self.refuse_with:
             await refuse(context, grpc.StatusCode.NOT_FOUND, self.refuse_with)
         for event in self.events:
             yield event
+
+
+@dataclass
+class FakeAgents(agent_pb2_grpc.AgentServiceServicer):
+    """Keeps agents without checking them, one a page, and what it was asked."""
+
+    kept: dict[str, agent_pb2.Agent] = field(default_factory=dict)
+    updates: list[agent_pb2.UpdateAgentRequest] = field(default_factory=list)
+    rollbacks: list[agent_pb2.RollbackAgentRequest] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    async def CreateAgent(self, request: agent_pb2.CreateAgentRequest, context: Context) -> agent_pb2.Agent:
+        self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        made = agent_pb2.Agent()
+        made.CopyFrom(request.agent)
+        made.id, made.revision, made.etag = made.id or "made", 1, "1"
+        self.kept[made.id] = made
+        return made
+
+    async def GetAgent(self, request: agent_pb2.GetAgentRequest, context: Context) -> agent_pb2.Agent:
+        if request.agent_id not in self.kept:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND")
+        return self.kept[request.agent_id]
+
+    async def ListAgents(self, request: agent_pb2.ListAgentsRequest, context: Context) -> agent_pb2.ListAgentsResponse:
+        del context
+        found, start = list(self.kept.values()), int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return agent_pb2.ListAgentsResponse(agents=found[start : start + 1], next_page_token=token)
+
+    async def UpdateAgent(self, request: agent_pb2.UpdateAgentRequest, context: Context) -> agent_pb2.Agent:
+        del context
+        self.updates.append(request)
+        return agent_pb2.Agent(id=request.agent.id, revision=2)
+
+    async def DeleteAgent(
+        self, request: agent_pb2.DeleteAgentRequest, context: Context
+    ) -> agent_pb2.DeleteAgentResponse:
+        del context
+        del self.kept[request.agent_id]
+        return agent_pb2.DeleteAgentResponse()
+
+    async def ListAgentRevisions(
+        self, request: agent_pb2.ListAgentRevisionsRequest, context: Context
+    ) -> agent_pb2.ListAgentRevisionsResponse:
+        del context
+        return agent_pb2.ListAgentRevisionsResponse(revisions=[self.kept[request.agent_id]])
+
+    async def RollbackAgent(self, request: agent_pb2.RollbackAgentRequest, context: Context) -> agent_pb2.Agent:
+        del context
+        self.rollbacks.append(request)
+        return agent_pb2.Agent(id=request.agent_id, revision=3)
 
 
 @dataclass
@@ -181,12 +234,15 @@ class FakeMesh:
     chat: FakeChat
     jobs: FakeJobs
     chat_jobs: FakeChatJobs
+    agents: FakeAgents = field(default_factory=FakeAgents)
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
     documents, chat, jobs, chat_jobs = FakeDocuments(), FakeChat(), FakeJobs(), FakeChatJobs()
+    agents = FakeAgents()
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -194,5 +250,5 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     url = f"http://127.0.0.1:{port}"
-    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs)
+    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs, agents=agents)
     await server.stop(None)

@@ -10,9 +10,12 @@ from grpc import aio
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc, conversation_pb2, conversation_pb2_grpc
 from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, Pause, ScriptedProvider
+from loremesh_agent.adapters.prompt_file import PromptFile
+from loremesh_agent.adapters.providers import Providers
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Found
+from loremesh_agent.domain.prices import Prices
 from loremesh_agent.ports import ModelFinish, ModelText
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import Outside, assemble
@@ -116,7 +119,15 @@ class Mesh:
                 bus=bus,
                 index=MemoryIndex({"default": self.found}),
                 documents=self.documents,
+                vector_stores=self.documents,
                 model=self.provider,
+                models=Providers(
+                    sources={"local": self.provider},
+                    default=settings.default_profile(),
+                    profiles=settings.profiles(),
+                    prices=Prices({}),
+                ),
+                prompts=PromptFile.load(),
             )
             wired = assemble(outside, settings=settings)
             channel = await stack.enter_async_context(serving(wired, service="agent", settings=settings, role=role))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from loremesh_agent import prompts
-from loremesh_agent.adapters.configured import ConfiguredAgents
 from loremesh_agent.adapters.memory import (
+    MemoryAgents,
     MemoryConversations,
     MemoryDocuments,
     MemoryIndex,
@@ -80,7 +80,7 @@ class House:
     @property
     def engine(self) -> ChatEngine:
         return ChatEngine(
-            agents=ConfiguredAgents(default=self.agent),
+            agents=MemoryAgents(default=self.agent),
             index=self.index,
             provider=PatientProvider(provider=self.provider, patience=self.patience),
             turns=self.turns,

@@ -11,8 +11,7 @@ from loremesh.agent.v1 import chat_pb2
 from loremesh.agent.v1 import conversation_pb2 as pb
 from loremesh.agent.v1 import conversation_pb2_grpc as rpc
 from loremesh_agent import protos
-from loremesh_agent.adapters.configured import ConfiguredAgents
-from loremesh_agent.adapters.memory import MemoryDocuments
+from loremesh_agent.adapters.memory import MemoryAgents, MemoryDocuments
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.domain.agents import Agent
@@ -57,7 +56,7 @@ async def service(database_urls: DatabaseUrls, make_agent: Callable[..., Agent])
     async with open_database(ServiceSettings(database_url=database_urls.plain)) as database:
         engine = ConversationEngine(
             store=PostgresConversations(database=database),
-            agents=ConfiguredAgents(default=make_agent()),
+            agents=MemoryAgents(default=make_agent()),
             quoting=Quoting(documents=MemoryDocuments()),
         )
         wired = Wired(

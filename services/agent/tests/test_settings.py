@@ -25,7 +25,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_key_the_local_model_answers_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_MODEL_URL", LOCAL)
     settings = AgentSettings()
-    agent = settings.default_agent()
+    agent = settings.default_profile()
     assert endpoints(settings) == {"local": (LOCAL, "")}
     assert (agent.model, agent.temperature) == ("local/smollm2-135m-instruct", 0.1)
     assert agent.window.prompt_tokens <= 600
@@ -35,7 +35,7 @@ def test_with_a_key_openai_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_MODEL_URL", LOCAL)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     settings = AgentSettings()
-    agent = settings.default_agent()
+    agent = settings.default_profile()
     # The local model is there, too, and is not given anybody's key.
     assert endpoints(settings) == {"openai": ("", "sk-secret"), "local": (LOCAL, "")}
     assert agent.model == "openai/gpt-5.4-mini"
@@ -81,7 +81,7 @@ def test_everything_about_the_agent_can_be_said() -> None:
         openai_base_url=LOCAL, provider="openai", model="m", context_tokens=4096, prompt_tokens=1000,
         max_output_tokens=99, top_k=7, temperature=0, prompt="compact", openai_api_key=SecretStr(""),
     )  # fmt: skip
-    agent = settings.default_agent()
+    agent = settings.default_profile()
     assert settings.profiles()["openai"].window.context_tokens == 100_000
     assert (agent.model, agent.window.context_tokens, agent.window.prompt_tokens) == ("openai/m", 4096, 1000)
     assert (agent.max_output_tokens, agent.top_k, agent.temperature) == (99, 7, 0)

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from loremesh.agent.v1.agent_pb2_grpc import AgentServiceStub
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
@@ -39,6 +40,7 @@ class Mesh:
     documents: DocumentServiceStub
     jobs: JobServiceStub
     retrieval: RetrievalServiceStub
+    agents: AgentServiceStub
     chat: ChatServiceStub
     chat_jobs: ChatJobServiceStub
 
@@ -59,6 +61,7 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             documents=DocumentServiceStub(channel),
             jobs=JobServiceStub(channel),
             retrieval=RetrievalServiceStub(channel),
+            agents=AgentServiceStub(channel),
             chat=ChatServiceStub(channel),
             chat_jobs=ChatJobServiceStub(channel),
         )

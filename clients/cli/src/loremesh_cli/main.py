@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loremesh_cli.commands import chat_jobs, documents, jobs, lifecycle, questions
+from loremesh_cli.commands import agents, chat_jobs, documents, jobs, lifecycle, questions
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
@@ -24,6 +24,7 @@ for command in (
     documents.ingest, questions.ask, questions.chat, questions.search, chat_jobs.chat_jobs, jobs.jobs, jobs.replay,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(agents.app, name="agents")
 app.add_typer(documents.app, name="documents")
 
 

@@ -26,7 +26,7 @@ ServiceError
 The rest are the kit's own. No provider's own words are in any of them: they may quote keys and prompts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from loremesh_kit.errors import Code, FieldViolation, InvalidField, ServiceError
@@ -295,14 +295,25 @@ class AgentRevisionNotFound(ServiceError):
 
 
 class AgentInvalid(InvalidField):
-    """The agent contradicts itself in one or more fields."""
+    """The agent contradicts itself, or has several faults."""
 
     reason = "AGENT_INVALID"
 
-    def __init__(self, faults: Mapping[str, str]) -> None:
-        """`faults` are sentences by field path, not empty."""
-        super().__init__("The agent is not valid: " + " ".join(faults.values()))
-        self.violations = tuple(FieldViolation(field, fault, self.reason) for field, fault in faults.items())
+    def __init__(self, problem: str, *, violations: Sequence[FieldViolation] = ()) -> None:
+        """`violations` name the fields."""
+        super().__init__(problem)
+        self.violations = tuple(violations)
+
+
+class AgentMismatch(InvalidField):
+    """The conversation is held with another agent."""
+
+    reason = "AGENT_MISMATCH"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"The conversation is held with the agent {agent_id!r}.", metadata={"agent_id": agent_id}, field="agent_id"
+        )
 
 
 class FieldMaskInvalid(InvalidField):
@@ -380,6 +391,15 @@ class ToolNotFound(ToolError):
 
     def __init__(self, tool: str) -> None:
         super().__init__(f"There is no tool {tool!r}.", tool=tool)
+
+
+class ToolUnknown(InvalidField):
+    """An agent is given a tool that there is not."""
+
+    reason = "TOOL_NOT_FOUND"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"There is no tool {tool!r}.", metadata={"tool": tool}, field="tools")
 
 
 class ToolNotAllowed(ToolError):

@@ -12,9 +12,11 @@ from loremesh_kit.server import main as serve
 
 from loremesh_agent.adapters.ingestion import IngestionClient
 from loremesh_agent.adapters.prices import load
+from loremesh_agent.adapters.prompt_file import PromptFile
 from loremesh_agent.adapters.providers import Providers
 from loremesh_agent.adapters.retrieval import RetrievalClient
 from loremesh_agent.engine.lanes import Lanes
+from loremesh_agent.ports import PromptLibrary
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import SERVICE, Outside, assemble
 
@@ -52,10 +54,31 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
             index=index,
             documents=documents,
             model=providers,
+            models=providers,
             lanes=Lanes(settings.traffic()),
+            vector_stores=documents,
+            prompts=await stack.enter_async_context(_prompts(settings)),
             probes=probes,
         )
         yield assemble(outside, settings=settings)
+
+
+@asynccontextmanager
+async def _prompts(settings: AgentSettings) -> AsyncIterator[PromptLibrary]:
+    """The file's, and before them those of Langfuse where that is configured."""
+    kept = PromptFile.load(settings.prompts_file)
+    if not settings.langfuse_public_key:
+        yield kept
+        return
+    from loremesh_agent.adapters.langfuse import LangfusePrompts
+
+    async with LangfusePrompts.open(
+        base_url=settings.langfuse_base_url,
+        public_key=settings.langfuse_public_key,
+        secret_key=settings.langfuse_secret_key.get_secret_value(),
+        otherwise=kept,
+    ) as library:
+        yield library
 
 
 def main() -> None:

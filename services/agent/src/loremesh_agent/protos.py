@@ -164,6 +164,7 @@ def message(kept: Message) -> pb.Message:
         create_time=timestamp(kept.create_time),
         model=kept.model,
         grounded=kept.grounded,
+        agent_revision=kept.agent_revision,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
 from loremesh_agent.adapters.providers import Endpoint
-from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, ModelProfile, Window
+from loremesh_agent.domain.agents import ModelProfile, Window
 from loremesh_agent.domain.model_names import VARIABLES
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
@@ -98,6 +98,11 @@ class AgentSettings(ServiceSettings):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="unset: the provider's own choice")
     prompt: prompts.Name | None = Field(default=None, description="wording: full, or compact for small models")
 
+    prompts_file: str = Field(default="", description="TOML file of prompts; empty: those that come with the service")
+    langfuse_public_key: Annotated[str, Shared()] = Field(default="", description="with the secret one: use Langfuse")
+    langfuse_secret_key: Annotated[SecretStr, Shared()] = SecretStr("")
+    langfuse_base_url: Annotated[str, Shared()] = "https://cloud.langfuse.com"
+
     near_similarity: float = Field(default=0.40, description="cosine from which the nearest passage is relevant")
     far_similarity: float = Field(default=0.28, description="cosine below which no passage is relevant")
     term_coverage: float = Field(default=0.5, description="share of the question's words that decides between them")
@@ -138,6 +143,13 @@ class AgentSettings(ServiceSettings):
             message = f"the provider {self.chosen_provider} needs {variable}"
             if self.provider is None:
                 message = "set OPENAI_API_KEY, ANTHROPIC_API_KEY or COHERE_API_KEY, or LOCAL_MODEL_URL"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _has_both_keys_of_langfuse(self) -> Self:
+        if bool(self.langfuse_public_key) != bool(self.langfuse_secret_key.get_secret_value()):
+            message = "set both LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, or neither"
             raise ValueError(message)
         return self
 
@@ -212,20 +224,6 @@ class AgentSettings(ServiceSettings):
             )
             for provider, of in _DEFAULTS.items()
         }
-
-    def default_agent(self) -> Agent:
-        """The one agent there is."""
-        profile = self.default_profile()
-        return Agent(
-            id=DEFAULT_AGENT,
-            model=profile.model,
-            wording=profile.wording,
-            window=profile.window,
-            max_output_tokens=profile.max_output_tokens,
-            top_k=profile.top_k,
-            temperature=profile.temperature,
-            frequency_penalty=profile.frequency_penalty,
-        )
 
     def floors(self) -> Floors:
         """When passages are relevant."""

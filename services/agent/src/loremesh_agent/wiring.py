@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from loremesh.agent.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_server
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
@@ -14,34 +15,52 @@ from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.worker import JobWorker
 
 from loremesh_agent import protos
-from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.memory import MemoryToolbox
+from loremesh_agent.adapters.postgres_agents import PostgresAgents
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
+from loremesh_agent.agent_servicer import AgentServicer
 from loremesh_agent.chat_job_servicer import ChatJobServicer
 from loremesh_agent.consumers import DocumentDeletions
+from loremesh_agent.engine.agents import AgentEngine
 from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.directory import Directory
 from loremesh_agent.engine.lanes import Lanes
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.ports import DocumentRegistry, ModelSource, PassageIndex, TurnStore
+from loremesh_agent.engine.vetting import Vetting
+from loremesh_agent.ports import (
+    DocumentRegistry,
+    ModelCatalogue,
+    ModelSource,
+    PassageIndex,
+    PromptLibrary,
+    TurnStore,
+    VectorStoreRegistry,
+)
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
 
 SERVICE = "agent"
 
+_AGENTS = "loremesh.agent.v1.AgentService"
 _CHAT = "loremesh.agent.v1.ChatService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
 # Those of Chat and CreateChatJob are kept with the turn and the job.
 _IDEMPOTENT = frozenset(
-    f"/{_CONVERSATIONS}/{rpc}"
-    for rpc in ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")
+    f"/{service}/{rpc}"
+    for service, rpcs in (
+        (_AGENTS, ("CreateAgent", "UpdateAgent", "DeleteAgent", "RollbackAgent")),
+        (_CONVERSATIONS, ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")),
+    )
+    for rpc in rpcs
 )
 
 
@@ -53,7 +72,10 @@ class Outside:
     bus: Bus
     index: PassageIndex
     documents: DocumentRegistry
+    vector_stores: VectorStoreRegistry
     model: ModelSource
+    models: ModelCatalogue
+    prompts: PromptLibrary
     lanes: Lanes = field(default_factory=Lanes)
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
@@ -91,7 +113,7 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
     chat = _chat(outside, turns, settings, patience=settings.patience(), pace=settings.pace())
     conversations = ConversationEngine(
         store=PostgresConversations(database=database),
-        agents=ConfiguredAgents(default=settings.default_agent()),
+        agents=_directory(outside),
         quoting=quoting,
     )
     chat_jobs = ChatJobs(
@@ -103,6 +125,11 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
         heartbeat=settings.heartbeat_seconds,
     )
     return [
+        Servicer(
+            add=add_AgentServiceServicer_to_server,
+            servicer=AgentServicer(engine=_agents(outside)),
+            name=_AGENTS,
+        ),
         Servicer(add=add_ChatServiceServicer_to_server, servicer=ChatServicer(engine=chat), name=_CHAT),
         Servicer(
             add=add_ConversationServiceServicer_to_server,
@@ -111,6 +138,25 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
         ),
         Servicer(add=add_ChatJobServiceServicer_to_server, servicer=ChatJobServicer(engine=chat_jobs), name=_CHAT_JOBS),
     ]
+
+
+def _agents(outside: Outside) -> AgentEngine:
+    toolbox = MemoryToolbox()
+    return AgentEngine(
+        store=PostgresAgents(database=outside.database),
+        vetting=Vetting(
+            directory=_directory(outside),
+            models=outside.models,
+            toolbox=toolbox,
+            vector_stores=outside.vector_stores,
+        ),
+        toolbox=toolbox,
+        providers=outside.models,
+    )
+
+
+def _directory(outside: Outside) -> Directory:
+    return Directory(store=PostgresAgents(database=outside.database), models=outside.models, prompts=outside.prompts)
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
@@ -134,7 +180,7 @@ def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
 
 def _chat(outside: Outside, turns: TurnStore, settings: AgentSettings, *, patience: Patience, pace: Pace) -> ChatEngine:
     return ChatEngine(
-        agents=ConfiguredAgents(default=settings.default_agent()),
+        agents=_directory(outside),
         index=outside.index,
         provider=PatientProvider(provider=outside.model, patience=patience, lanes=outside.lanes),
         turns=turns,

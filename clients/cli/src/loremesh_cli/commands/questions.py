@@ -14,7 +14,7 @@ from loremesh_cli.output import Output
 
 Stores = Annotated[list[str], typer.Option("--store", help="A vector store to search; may be given several times.")]
 
-
+AgentOption = Annotated[str, typer.Option("--agent", help="The agent that answers; the default one if none.")]
 Background = Annotated[
     bool, typer.Option("--async", help="Ask in the background: print the job's id, then follow its events.")
 ]
@@ -23,6 +23,7 @@ Background = Annotated[
 def ask(
     question: str,
     *,
+    agent: AgentOption = "",
     store: Stores = [],  # noqa: B006 - typer's way
     background: Background = False,
     url: Url = "",
@@ -30,7 +31,7 @@ def ask(
 ) -> None:
     """Ask a question and print the answer with its sources."""
     output, url = Output(as_json=as_json), url_of(url)
-    request = chat_pb2.ChatRequest(message=question, vector_store_ids=store)
+    request = chat_pb2.ChatRequest(message=question, agent_id=agent, vector_store_ids=store)
     asking = ask_in_background if background else ask_once
     output.result(asking(request, url=url, output=output))
 
@@ -63,12 +64,20 @@ def ask_once(request: chat_pb2.ChatRequest, *, url: str, output: Output) -> chat
     return response
 
 
-def chat(*, store: Stores = [], url: Url = "", as_json: AsJson = False) -> None:  # noqa: B006 - typer's way
+def chat(
+    *,
+    agent: AgentOption = "",
+    store: Stores = [],  # noqa: B006 - typer's way
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
     """Hold a conversation; an empty line or Ctrl-D ends it. With --json, one answer a line for each line read."""
     output, url = Output(as_json=as_json), url_of(url)
     conversation_id = ""
     while message := _next_line(output):
-        request = chat_pb2.ChatRequest(message=message, conversation_id=conversation_id, vector_store_ids=store)
+        request = chat_pb2.ChatRequest(
+            message=message, conversation_id=conversation_id, agent_id=agent, vector_store_ids=store
+        )
         try:
             response = ask_once(request, url=url, output=output)
         except CommandError as error:

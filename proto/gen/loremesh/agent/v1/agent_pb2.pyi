@@ -233,7 +233,7 @@ class Agent(_message.Message):
     installation's default.
     """
     temperature: _builtins.float
-    """Randomness, 0 to 2; unset means as the model's provider thinks best. Ignored where the provider takes none."""
+    """Randomness, 0 to 2; unset means as the model's default here. Ignored where the provider takes none."""
     top_p: _builtins.float
     """Share of probability to choose from, above 0 to 1; unset as above."""
     max_output_tokens: _builtins.int
@@ -768,7 +768,9 @@ class UpdateAgentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to take; empty means those which are set."""
+        """Fields to take, parts of `prompt`, `memory` and `limits` among them, or `*`; those not set are cleared. Empty means
+        those which are set.
+        """
 
     def __init__(
         self,

@@ -87,8 +87,10 @@ class AgentServiceServicer:
     """
 
     def CreateAgent(self, request, context):
-        """Creates an agent, as revision 1. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-        TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+        """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
+        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+        MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+        VECTOR_STORE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +112,8 @@ class AgentServiceServicer:
 
     def UpdateAgent(self, request, context):
         """Changes an agent, as its next revision; runs in flight keep theirs. `default` can be changed, too. Reasons:
-        AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent.
+        AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent. What changes nothing makes no
+        revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +135,8 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackAgent(self, request, context):
-        """Makes an old revision the current one again, as a new revision with the same content. Reasons: AGENT_NOT_FOUND,
+        """Makes an old revision the current one again, as a new revision with the same content; revision 1 of `default` is the
+        built-in. Reasons: AGENT_NOT_FOUND,
         AGENT_REVISION_NOT_FOUND, ETAG_MISMATCH, and those of CreateAgent where what it needs is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -17,8 +17,10 @@ class AgentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.CreateAgentRequest, _agent_pb2.Agent]
-    """Creates an agent, as revision 1. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-    TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+    """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
+    told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+    MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+    VECTOR_STORE_NOT_FOUND.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.Agent]
     """Gets an agent as it is, or as it was in a revision. Reasons: AGENT_NOT_FOUND, AGENT_REVISION_NOT_FOUND."""
@@ -26,7 +28,8 @@ class AgentServiceStub:
     """Lists agents, `default` first, then by id. Reasons: PAGE_TOKEN_INVALID."""
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.UpdateAgentRequest, _agent_pb2.Agent]
     """Changes an agent, as its next revision; runs in flight keep theirs. `default` can be changed, too. Reasons:
-    AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent.
+    AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent. What changes nothing makes no
+    revision.
     """
     DeleteAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.DeleteAgentRequest, _agent_pb2.DeleteAgentResponse]
     """Deletes an agent; its conversations and what its runs recorded stay, new runs are refused. Deleting `default` takes
@@ -35,7 +38,8 @@ class AgentServiceStub:
     ListAgentRevisions: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAgentRevisionsRequest, _agent_pb2.ListAgentRevisionsResponse]
     """Lists an agent's revisions, newest first. Reasons: AGENT_NOT_FOUND, PAGE_TOKEN_INVALID."""
     RollbackAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.RollbackAgentRequest, _agent_pb2.Agent]
-    """Makes an old revision the current one again, as a new revision with the same content. Reasons: AGENT_NOT_FOUND,
+    """Makes an old revision the current one again, as a new revision with the same content; revision 1 of `default` is the
+    built-in. Reasons: AGENT_NOT_FOUND,
     AGENT_REVISION_NOT_FOUND, ETAG_MISMATCH, and those of CreateAgent where what it needs is gone.
     """
     ListTools: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListToolsRequest, _agent_pb2.ListToolsResponse]
@@ -52,8 +56,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.CreateAgentRequest,
         context: _aio.ServicerContext[_agent_pb2.CreateAgentRequest, _abc.Awaitable[_agent_pb2.Agent]],
     ) -> _abc.Awaitable[_agent_pb2.Agent]:
-        """Creates an agent, as revision 1. Reasons: AGENT_EXISTS, AGENT_INVALID, MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED,
-        TOOL_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID, VECTOR_STORE_NOT_FOUND.
+        """Creates an agent, as revision 1; where one of its id was deleted, as the revision after its last. Several faults are
+        told at once: each violation has its own reason, the whole AGENT_INVALID. Reasons: AGENT_EXISTS, AGENT_INVALID,
+        MODEL_UNKNOWN, PROVIDER_NOT_CONFIGURED, TOOL_NOT_FOUND, PROMPT_NOT_FOUND, PROMPT_INVALID, SCHEMA_INVALID,
+        VECTOR_STORE_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -79,7 +85,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_agent_pb2.UpdateAgentRequest, _abc.Awaitable[_agent_pb2.Agent]],
     ) -> _abc.Awaitable[_agent_pb2.Agent]:
         """Changes an agent, as its next revision; runs in flight keep theirs. `default` can be changed, too. Reasons:
-        AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent.
+        AGENT_NOT_FOUND, ETAG_MISMATCH, FIELD_MASK_INVALID, and those of CreateAgent. What changes nothing makes no
+        revision.
         """
 
     @_abc_1.abstractmethod
@@ -106,7 +113,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.RollbackAgentRequest,
         context: _aio.ServicerContext[_agent_pb2.RollbackAgentRequest, _abc.Awaitable[_agent_pb2.Agent]],
     ) -> _abc.Awaitable[_agent_pb2.Agent]:
-        """Makes an old revision the current one again, as a new revision with the same content. Reasons: AGENT_NOT_FOUND,
+        """Makes an old revision the current one again, as a new revision with the same content; revision 1 of `default` is the
+        built-in. Reasons: AGENT_NOT_FOUND,
         AGENT_REVISION_NOT_FOUND, ETAG_MISMATCH, and those of CreateAgent where what it needs is gone.
         """
 

@@ -112,7 +112,9 @@ class ChatRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation it continues; empty starts a new one."""
     agent_id: _builtins.str
-    """The agent that answers; empty means `default`."""
+    """The agent that answers; empty means the conversation's, and `default` in a new one. A conversation is held with one
+    agent: another is refused with AGENT_MISMATCH.
+    """
     top_k: _builtins.int
     """How many passages the model is given, 1 to 50; unset means as the agent says. Fewer are given where the model's
     window is small.

@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from loremesh.agent.v1 import chat_pb2 as loremesh_dot_agent_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$loremesh/agent/v1/conversation.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cloremesh/agent/v1/chat.proto\"\x94\x02\n\x0c\x43onversation\x12\x13\n\x02id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12+\n\nattributes\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rmessage_count\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x81\x03\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x17.loremesh.agent.v1.Role\x12\x14\n\x07\x63ontent\x18\x04 \x01(\tB\x03\x80\x01\x01\x12*\n\x07sources\x18\x05 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.loremesh.agent.v1.MessageState\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\'\n\x05usage\x18\x08 \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\x12-\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\t \x01(\x0b\x32\x1b.loremesh.agent.v1.Feedback\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x10\n\x08grounded\x18\x0c \x01(\x08\"]\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x33\n\x06rating\x18\x01 \x01(\x0e\x32\x19.loremesh.agent.v1.RatingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x07\x63omment\x18\x02 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\"R\n\x19\x43reateConversationRequest\x12\x35\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1f.loremesh.agent.v1.Conversation\"<\n\x16GetConversationRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"W\n\x18ListConversationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"l\n\x19ListConversationsResponse\x12\x36\n\rconversations\x18\x01 \x03(\x0b\x32\x1f.loremesh.agent.v1.Conversation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x01\n\x19UpdateConversationRequest\x12=\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1f.loremesh.agent.v1.ConversationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"?\n\x19\x44\x65leteConversationRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"\x1c\n\x1a\x44\x65leteConversationResponse\"v\n\x13ListMessagesRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.loremesh.agent.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x19SetMessageFeedbackRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x35\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.loremesh.agent.v1.FeedbackB\x06\xbaH\x03\xc8\x01\x01*;\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x0e\n\nROLE_AGENT\x10\x02*\xbe\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19MESSAGE_STATE_IN_PROGRESS\x10\x01\x12\x1b\n\x17MESSAGE_STATE_COMPLETED\x10\x02\x12\x1c\n\x18MESSAGE_STATE_INCOMPLETE\x10\x03\x12\x18\n\x14MESSAGE_STATE_FAILED\x10\x04\x12\x1b\n\x17MESSAGE_STATE_CANCELLED\x10\x05*A\n\x06Rating\x12\x16\n\x12RATING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRATING_GOOD\x10\x01\x12\x0e\n\nRATING_BAD\x10\x02\x32\xca\x08\n\x13\x43onversationService\x12\x90\x01\n\x12\x43reateConversation\x12,.loremesh.agent.v1.CreateConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"+\x82\xd3\xe4\x93\x02%\"\x15/api/v1/conversations:\x0c\x63onversation\x12\x8e\x01\n\x0fGetConversation\x12).loremesh.agent.v1.GetConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"/\x82\xd3\xe4\x93\x02)\x12\'/api/v1/conversations/{conversation_id}\x12\x8d\x01\n\x11ListConversations\x12+.loremesh.agent.v1.ListConversationsRequest\x1a,.loremesh.agent.v1.ListConversationsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/conversations\x12\xa2\x01\n\x12UpdateConversation\x12,.loremesh.agent.v1.UpdateConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"=\x82\xd3\xe4\x93\x02\x37\x32\'/api/v1/conversations/{conversation.id}:\x0c\x63onversation\x12\xa2\x01\n\x12\x44\x65leteConversation\x12,.loremesh.agent.v1.DeleteConversationRequest\x1a-.loremesh.agent.v1.DeleteConversationResponse\"/\x82\xd3\xe4\x93\x02)*\'/api/v1/conversations/{conversation_id}\x12\x99\x01\n\x0cListMessages\x12&.loremesh.agent.v1.ListMessagesRequest\x1a\'.loremesh.agent.v1.ListMessagesResponse\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/api/v1/conversations/{conversation_id}/messages\x12\x98\x01\n\x12SetMessageFeedback\x12,.loremesh.agent.v1.SetMessageFeedbackRequest\x1a\x1a.loremesh.agent.v1.Message\"8\x82\xd3\xe4\x93\x02\x32\"&/api/v1/messages/{message_id}/feedback:\x08\x66\x65\x65\x64\x62\x61\x63kb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$loremesh/agent/v1/conversation.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cloremesh/agent/v1/chat.proto\"\x94\x02\n\x0c\x43onversation\x12\x13\n\x02id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12+\n\nattributes\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rmessage_count\x18\x05 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\x99\x03\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12%\n\x04role\x18\x03 \x01(\x0e\x32\x17.loremesh.agent.v1.Role\x12\x14\n\x07\x63ontent\x18\x04 \x01(\tB\x03\x80\x01\x01\x12*\n\x07sources\x18\x05 \x03(\x0b\x32\x19.loremesh.agent.v1.Source\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.loremesh.agent.v1.MessageState\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\'\n\x05usage\x18\x08 \x01(\x0b\x32\x18.loremesh.agent.v1.Usage\x12-\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\t \x01(\x0b\x32\x1b.loremesh.agent.v1.Feedback\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x10\n\x08grounded\x18\x0c \x01(\x08\x12\x16\n\x0e\x61gent_revision\x18\r \x01(\x03\"]\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x33\n\x06rating\x18\x01 \x01(\x0e\x32\x19.loremesh.agent.v1.RatingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x07\x63omment\x18\x02 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\"R\n\x19\x43reateConversationRequest\x12\x35\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1f.loremesh.agent.v1.Conversation\"<\n\x16GetConversationRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"W\n\x18ListConversationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"l\n\x19ListConversationsResponse\x12\x36\n\rconversations\x18\x01 \x03(\x0b\x32\x1f.loremesh.agent.v1.Conversation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x01\n\x19UpdateConversationRequest\x12=\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32\x1f.loremesh.agent.v1.ConversationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"?\n\x19\x44\x65leteConversationRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"\x1c\n\x1a\x44\x65leteConversationResponse\"v\n\x13ListMessagesRequest\x12\"\n\x0f\x63onversation_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"]\n\x14ListMessagesResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.loremesh.agent.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x19SetMessageFeedbackRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x35\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0b\x32\x1b.loremesh.agent.v1.FeedbackB\x06\xbaH\x03\xc8\x01\x01*;\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x0e\n\nROLE_AGENT\x10\x02*\xbe\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19MESSAGE_STATE_IN_PROGRESS\x10\x01\x12\x1b\n\x17MESSAGE_STATE_COMPLETED\x10\x02\x12\x1c\n\x18MESSAGE_STATE_INCOMPLETE\x10\x03\x12\x18\n\x14MESSAGE_STATE_FAILED\x10\x04\x12\x1b\n\x17MESSAGE_STATE_CANCELLED\x10\x05*A\n\x06Rating\x12\x16\n\x12RATING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRATING_GOOD\x10\x01\x12\x0e\n\nRATING_BAD\x10\x02\x32\xca\x08\n\x13\x43onversationService\x12\x90\x01\n\x12\x43reateConversation\x12,.loremesh.agent.v1.CreateConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"+\x82\xd3\xe4\x93\x02%\"\x15/api/v1/conversations:\x0c\x63onversation\x12\x8e\x01\n\x0fGetConversation\x12).loremesh.agent.v1.GetConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"/\x82\xd3\xe4\x93\x02)\x12\'/api/v1/conversations/{conversation_id}\x12\x8d\x01\n\x11ListConversations\x12+.loremesh.agent.v1.ListConversationsRequest\x1a,.loremesh.agent.v1.ListConversationsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/conversations\x12\xa2\x01\n\x12UpdateConversation\x12,.loremesh.agent.v1.UpdateConversationRequest\x1a\x1f.loremesh.agent.v1.Conversation\"=\x82\xd3\xe4\x93\x02\x37\x32\'/api/v1/conversations/{conversation.id}:\x0c\x63onversation\x12\xa2\x01\n\x12\x44\x65leteConversation\x12,.loremesh.agent.v1.DeleteConversationRequest\x1a-.loremesh.agent.v1.DeleteConversationResponse\"/\x82\xd3\xe4\x93\x02)*\'/api/v1/conversations/{conversation_id}\x12\x99\x01\n\x0cListMessages\x12&.loremesh.agent.v1.ListMessagesRequest\x1a\'.loremesh.agent.v1.ListMessagesResponse\"8\x82\xd3\xe4\x93\x02\x32\x12\x30/api/v1/conversations/{conversation_id}/messages\x12\x98\x01\n\x12SetMessageFeedback\x12,.loremesh.agent.v1.SetMessageFeedbackRequest\x1a\x1a.loremesh.agent.v1.Message\"8\x82\xd3\xe4\x93\x02\x32\"&/api/v1/messages/{message_id}/feedback:\x08\x66\x65\x65\x64\x62\x61\x63kb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -85,38 +85,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSATIONSERVICE'].methods_by_name['ListMessages']._serialized_options = b'\202\323\344\223\0022\0220/api/v1/conversations/{conversation_id}/messages'
   _globals['_CONVERSATIONSERVICE'].methods_by_name['SetMessageFeedback']._loaded_options = None
   _globals['_CONVERSATIONSERVICE'].methods_by_name['SetMessageFeedback']._serialized_options = b'\202\323\344\223\0022\"&/api/v1/messages/{message_id}/feedback:\010feedback'
-  _globals['_ROLE']._serialized_start=1919
-  _globals['_ROLE']._serialized_end=1978
-  _globals['_MESSAGESTATE']._serialized_start=1981
-  _globals['_MESSAGESTATE']._serialized_end=2171
-  _globals['_RATING']._serialized_start=2173
-  _globals['_RATING']._serialized_end=2238
+  _globals['_ROLE']._serialized_start=1943
+  _globals['_ROLE']._serialized_end=2002
+  _globals['_MESSAGESTATE']._serialized_start=2005
+  _globals['_MESSAGESTATE']._serialized_end=2195
+  _globals['_RATING']._serialized_start=2197
+  _globals['_RATING']._serialized_end=2262
   _globals['_CONVERSATION']._serialized_start=246
   _globals['_CONVERSATION']._serialized_end=522
   _globals['_MESSAGE']._serialized_start=525
-  _globals['_MESSAGE']._serialized_end=910
-  _globals['_FEEDBACK']._serialized_start=912
-  _globals['_FEEDBACK']._serialized_end=1005
-  _globals['_CREATECONVERSATIONREQUEST']._serialized_start=1007
-  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=1089
-  _globals['_GETCONVERSATIONREQUEST']._serialized_start=1091
-  _globals['_GETCONVERSATIONREQUEST']._serialized_end=1151
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1153
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=1240
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=1242
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=1350
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=1353
-  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=1492
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=1494
-  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=1557
-  _globals['_DELETECONVERSATIONRESPONSE']._serialized_start=1559
-  _globals['_DELETECONVERSATIONRESPONSE']._serialized_end=1587
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=1589
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=1707
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1709
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1802
-  _globals['_SETMESSAGEFEEDBACKREQUEST']._serialized_start=1804
-  _globals['_SETMESSAGEFEEDBACKREQUEST']._serialized_end=1917
-  _globals['_CONVERSATIONSERVICE']._serialized_start=2241
-  _globals['_CONVERSATIONSERVICE']._serialized_end=3339
+  _globals['_MESSAGE']._serialized_end=934
+  _globals['_FEEDBACK']._serialized_start=936
+  _globals['_FEEDBACK']._serialized_end=1029
+  _globals['_CREATECONVERSATIONREQUEST']._serialized_start=1031
+  _globals['_CREATECONVERSATIONREQUEST']._serialized_end=1113
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=1115
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=1175
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1177
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=1264
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=1266
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=1374
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_start=1377
+  _globals['_UPDATECONVERSATIONREQUEST']._serialized_end=1516
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_start=1518
+  _globals['_DELETECONVERSATIONREQUEST']._serialized_end=1581
+  _globals['_DELETECONVERSATIONRESPONSE']._serialized_start=1583
+  _globals['_DELETECONVERSATIONRESPONSE']._serialized_end=1611
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=1613
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1731
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1733
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1826
+  _globals['_SETMESSAGEFEEDBACKREQUEST']._serialized_start=1828
+  _globals['_SETMESSAGEFEEDBACKREQUEST']._serialized_end=1941
+  _globals['_CONVERSATIONSERVICE']._serialized_start=2265
+  _globals['_CONVERSATIONSERVICE']._serialized_end=3363
 # @@protoc_insertion_point(module_scope)

@@ -181,6 +181,7 @@ class Message(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     GROUNDED_FIELD_NUMBER: _builtins.int
+    AGENT_REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, made by the server."""
     conversation_id: _builtins.str
@@ -197,6 +198,8 @@ class Message(_message.Message):
     """The model that wrote it; empty for people's messages."""
     grounded: _builtins.bool
     """False for an answer which the documents do not hold."""
+    agent_revision: _builtins.int
+    """The agent's revision that wrote it; zero for people's messages."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.Source]:
         """What an answer rests on, by number."""
@@ -228,10 +231,11 @@ class Message(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         grounded: _builtins.bool = ...,
+        agent_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "feedback", b"feedback", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "conversation_id", b"conversation_id", "create_time", b"create_time", "feedback", b"feedback", "grounded", b"grounded", "id", b"id", "model", b"model", "role", b"role", "run_id", b"run_id", "sources", b"sources", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_revision", b"agent_revision", "content", b"content", "conversation_id", b"conversation_id", "create_time", b"create_time", "feedback", b"feedback", "grounded", b"grounded", "id", b"id", "model", b"model", "role", b"role", "run_id", b"run_id", "sources", b"sources", "state", b"state", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

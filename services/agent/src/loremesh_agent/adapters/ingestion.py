@@ -1,12 +1,15 @@
-"""What the ingestion service knows of documents."""
+"""What the ingestion service knows of documents and vector stores."""
 
+import asyncio
 from collections.abc import Collection
 from typing import Any
 
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
+from loremesh.ingestion.v1 import vector_store_pb2 as stores
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.ingestion.v1.vector_store_pb2_grpc import VectorStoreServiceStub
 from loremesh_kit import deadline
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable
 
@@ -17,11 +20,12 @@ _AT_ONCE = 1000
 
 
 class IngestionClient:
-    """Asks DocumentService."""
+    """Asks DocumentService and VectorStoreService."""
 
     def __init__(self, *, channel: aio.Channel) -> None:
         self._channel = channel
         self._stub = DocumentServiceStub(channel)
+        self._stores = VectorStoreServiceStub(channel)
 
     async def live(self, document_ids: Collection[str]) -> frozenset[str]:
         """See ports.DocumentRegistry."""
@@ -36,10 +40,28 @@ class IngestionClient:
         try:
             response = await self._stub.ResolveVersions(request, timeout=_SECONDS)
         except aio.AioRpcError as error:
-            if error.code() is StatusCode.DEADLINE_EXCEEDED and deadline.within(1.0) < 1.0:
-                raise DeadlineExceeded from error
-            raise DependencyUnavailable(_NAME) from error
+            raise _failure(error) from error
         return set(response.versions)
+
+    async def missing(self, vector_store_ids: Collection[str]) -> frozenset[str]:
+        """See ports.VectorStoreRegistry."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = {id_: group.create_task(self._is_missing(id_)) for id_ in vector_store_ids}
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return frozenset(id_ for id_, task in asked.items() if task.result())
+
+    async def _is_missing(self, vector_store_id: str) -> bool:
+        request = stores.GetVectorStoreRequest(vector_store_id=vector_store_id)
+        try:
+            await self._stores.GetVectorStore(request, timeout=_SECONDS)
+        except aio.AioRpcError as error:
+            # An id that could be none is none either.
+            if error.code() in (StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT):
+                return True
+            raise _failure(error) from error
+        return False
 
     async def ping(self) -> None:
         """Raise unless the service says that it serves."""
@@ -47,3 +69,9 @@ class IngestionClient:
         answer = await stub.Check(health_pb2.HealthCheckRequest())
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise DependencyUnavailable(_NAME)
+
+
+def _failure(error: aio.AioRpcError) -> DeadlineExceeded | DependencyUnavailable:
+    if error.code() is StatusCode.DEADLINE_EXCEEDED and deadline.within(1.0) < 1.0:
+        return DeadlineExceeded()
+    return DependencyUnavailable(_NAME)

@@ -13,12 +13,16 @@ from loremesh_kit.errors import EtagMismatch, IdempotencyConflict
 from loremesh_kit.filters import Filter
 from loremesh_kit.pages import Position
 
+from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, Role, State, title_of
 from loremesh_agent.domain.passages import Found, documents
+from loremesh_agent.domain.tools import ToolSpec
 from loremesh_agent.errors import (
+    AgentNotFound,
     ConversationBusy,
     ConversationNotFound,
     MessageNotFound,
+    ToolNotFound,
     VectorStoreNotFound,
 )
 from loremesh_agent.ports import (
@@ -29,6 +33,7 @@ from loremesh_agent.ports import (
     ModelEvent,
     ModelRequest,
     NewTurn,
+    Tool,
 )
 
 Key = tuple[str, str]
@@ -56,10 +61,11 @@ class MemoryIndex:
 
 
 class MemoryDocuments:
-    """Knows every document but those it was told are deleted; raises what it was told to."""
+    """Knows all documents and stores but those it was told are deleted, and `none`; raises what it was told to."""
 
     def __init__(self) -> None:
         self.deleted: set[str] = set()
+        self.missing_stores: set[str] = {"none"}
         self.failure: Exception | None = None
 
     async def live(self, document_ids: Collection[str]) -> frozenset[str]:
@@ -68,6 +74,49 @@ class MemoryDocuments:
         if self.failure is not None:
             raise self.failure
         return frozenset(document_ids) - self.deleted
+
+    async def missing(self, vector_store_ids: Collection[str]) -> frozenset[str]:
+        """See ports.VectorStoreRegistry."""
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        return frozenset(vector_store_ids) & self.missing_stores
+
+
+class MemoryAgents:
+    """Knows one agent, with which all conversations are held."""
+
+    def __init__(self, *, default: Agent) -> None:
+        self.default = default
+
+    async def get(self, agent_id: str, *, revision: int = 0, prompt_version: int = 0) -> Agent:
+        """See ports.AgentDirectory."""
+        del revision, prompt_version
+        if agent_id not in ("", self.default.id):
+            raise AgentNotFound(agent_id)
+        return self.default
+
+    async def held(self, conversation_id: str, *, agent_id: str = "") -> Agent:
+        """See ports.AgentDirectory."""
+        del conversation_id
+        return await self.get(agent_id)
+
+
+class MemoryToolbox:
+    """Has the tools it was given."""
+
+    def __init__(self, *tools: Tool) -> None:
+        self.tools = {tool.spec.name: tool for tool in tools}
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """See ports.Toolbox."""
+        return [self.tools[name].spec for name in sorted(self.tools)]
+
+    async def find(self, name: str) -> Tool:
+        """See ports.Toolbox."""
+        if name not in self.tools:
+            raise ToolNotFound(name)
+        return self.tools[name]
 
 
 @dataclass(slots=True)
@@ -189,6 +238,7 @@ class MemoryTurns:
             content="",
             state=State.IN_PROGRESS,
             run_id=turn.run_id,
+            agent_revision=turn.agent_revision,
         )
         records.messages[key(asked.id)] = _Kept(asked)
         records.messages[key(said.id)] = _Kept(said, lease_until=records.clock.monotonic() + self._lease)

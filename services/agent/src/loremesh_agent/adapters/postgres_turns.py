@@ -56,11 +56,11 @@ WITH counted AS (
 ), last AS (
     SELECT coalesce(max(position), 0) AS position FROM messages WHERE conversation_id = %(conversation_id)s
 )
-INSERT INTO messages (id, conversation_id, position, role, content, state, lease_until, run_id)
-SELECT %(question_id)s, %(conversation_id)s, position + 1, 'USER', %(text)s, 'COMPLETED', NULL, '' FROM last
+INSERT INTO messages (id, conversation_id, position, role, content, state, lease_until, run_id, agent_revision)
+SELECT %(question_id)s, %(conversation_id)s, position + 1, 'USER', %(text)s, 'COMPLETED', NULL, '', 0 FROM last
 UNION ALL
 SELECT %(answer_id)s, %(conversation_id)s, position + 2, 'AGENT', '', 'IN_PROGRESS',
-    clock_timestamp() + make_interval(secs => %(lease)s), %(run_id)s FROM last
+    clock_timestamp() + make_interval(secs => %(lease)s), %(run_id)s, %(agent_revision)s FROM last
 """
 
 _KEEP = """
@@ -216,6 +216,7 @@ def _parameters(turn: NewTurn, lease: float) -> dict[str, object]:
         "answer_id": turn.answer_id,
         "text": turn.text,
         "agent_id": turn.agent_id,
+        "agent_revision": turn.agent_revision,
         "new_conversation_id": turn.new_conversation_id,
         "lease": lease,
     }

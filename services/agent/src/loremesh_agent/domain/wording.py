@@ -1,6 +1,6 @@
 """The words around a question: what a prompt says beside it, and what is said without a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +24,10 @@ class Wording:
     quotation: str
     # Whether an answer ends where it begins to repeat itself.
     ends_at_repetition: bool
+    # Follows instructions of an agent's own, which take the place of `system`.
+    rules: str = ""
+
+    def instructed(self, instructions: str, *, refusal: str = "") -> "Wording":
+        """The same with an agent's own instructions, and with its own words of refusal if there are any."""
+        system = f"{instructions.strip()}\n\n{self.rules}".strip()
+        return replace(self, system=system, refusal=refusal or self.refusal)

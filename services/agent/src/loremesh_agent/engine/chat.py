@@ -83,8 +83,11 @@ class ChatEngine:
         raise AssertionError("unreachable: a stream has a terminal event")
 
     async def check(self, question: Question) -> Agent:
-        """The agent that would answer; raises AgentNotFound, MessageTooLong."""
-        agent = await self._agents.get(question.agent_id)
+        """The agent that would answer; raises as AgentDirectory does, and MessageTooLong."""
+        if question.conversation_id is None:
+            agent = await self._agents.get(question.agent_id)
+        else:
+            agent = await self._agents.held(question.conversation_id, agent_id=question.agent_id)
         prompts.check(agent, question=question.text, max_output_tokens=question.max_output_tokens)
         return agent
 
@@ -126,7 +129,7 @@ class ChatEngine:
 
     async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None) -> Task:
         agent = await self.check(question)
-        turn = turn or new_turn(question, agent_id=agent.id, claim=claim)
+        turn = turn or new_turn(question, agent, claim=claim)
         try:
             history, query, found = await self._open(turn, question, agent)
             prompt = None
@@ -185,14 +188,15 @@ class ChatEngine:
             _log.warning("a refused turn could not be withdrawn", run_id=turn.run_id, error=str(error))
 
 
-def new_turn(question: Question, *, agent_id: str, claim: Claim | None = None) -> NewTurn:
-    """A turn for the question, with ids of its own."""
+def new_turn(question: Question, agent: Agent, *, claim: Claim | None = None) -> NewTurn:
+    """A turn for the question and who answers it, with ids of its own."""
     return NewTurn(
         run_id=new_id(),
         question_id=new_id(),
         answer_id=new_id(),
         text=question.text,
-        agent_id=agent_id,
+        agent_id=agent.id,
+        agent_revision=agent.revision,
         conversation_id=question.conversation_id,
         new_conversation_id=new_id(),
         claim=claim,

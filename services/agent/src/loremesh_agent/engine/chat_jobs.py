@@ -46,10 +46,10 @@ class ChatJobs:
     async def create(self, question: Question, *, request: bytes, claim: Claim | None) -> tuple[str, str]:
         """Ids of the job and of its conversation.
 
-        Raises AgentNotFound, MessageTooLong, and as ChatJobStore.create.
+        Raises as ChatEngine.check and ChatJobStore.create.
         """
         agent = await self._chat.check(question)
-        return await self._store.create(new_turn(question, agent_id=agent.id, claim=claim), request)
+        return await self._store.create(new_turn(question, agent, claim=claim), request)
 
     async def get(self, job_id: str) -> ChatJob:
         """Raises ChatJobNotFound."""

@@ -1,0 +1,138 @@
+"""What is wrong with an agent, found without asking anybody."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from loremesh_kit.errors import FieldViolation, ServiceError
+
+from loremesh_agent.domain.definitions import AgentDefinition, LimitPolicy
+from loremesh_agent.errors import AgentInvalid, SchemaInvalid, ToolUnknown
+
+MAX_SCHEMA_BYTES = 32_768
+# Protobuf itself reads some 30 levels.
+MAX_SCHEMA_DEPTH = 24
+_MAX_PROBLEM_CHARS = 300
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A field of the agent, by its path, and why it is refused."""
+
+    field: str
+    error: ServiceError
+
+
+def faults(definition: AgentDefinition, *, tools: Collection[str]) -> Iterator[Fault]:
+    """What contradicts itself or names a tool that is not among `tools`, in the order of the fields."""
+    for i, model in enumerate(definition.fallback_models):
+        if model == definition.model:
+            yield _fault(f"fallback_models[{i}]", f"{model!r} is the model itself.")
+    yield from _tool_faults(definition, tools)
+    if definition.response_schema is not None and (problem := schema_problem(definition.response_schema)):
+        yield Fault("response_schema", SchemaInvalid(problem, field="response_schema"))
+    yield from _limit_faults(definition)
+
+
+def refusal(found: Sequence[Fault]) -> ServiceError:
+    """All faults, at least one, as one error: a single one with its own code, several as AGENT_INVALID."""
+    violations = tuple(FieldViolation(f"agent.{each.field}", each.error.message, each.error.reason) for each in found)
+    if len(found) > 1:
+        return AgentInvalid(" ".join(each.error.message for each in found), violations=violations)
+    error = found[0].error
+    error.violations = violations
+    return error
+
+
+def schema_problem(schema: Mapping[str, Any]) -> str | None:
+    """Why something cannot be the JSON Schema of an answer, None where it can."""
+    try:
+        size = len(json.dumps(schema, allow_nan=False).encode())
+    except ValueError:
+        return "a number in it is not finite."
+    if size > MAX_SCHEMA_BYTES:
+        return f"it has {size} bytes, more than {MAX_SCHEMA_BYTES}."
+    if _depth(schema) > MAX_SCHEMA_DEPTH:
+        return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels."
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return f"at {error.json_path}: {error.message}"[:_MAX_PROBLEM_CHARS]
+    if schema.get("type") != "object":
+        return "its type must be object."
+    unknown = next((each for each in _references(schema) if not _leads_somewhere(each, schema)), None)
+    return None if unknown is None else f"{unknown[:_MAX_PROBLEM_CHARS]!r} is not a part of the schema itself."
+
+
+def _tool_faults(definition: AgentDefinition, tools: Collection[str]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for i, use in enumerate(definition.tools):
+        if use.name in seen:
+            yield _fault(f"tools[{i}].name", f"The tool {use.name!r} is given twice.")
+        elif use.name not in tools:
+            yield Fault(f"tools[{i}].name", ToolUnknown(use.name))
+        seen.add(use.name)
+
+
+def _limit_faults(definition: AgentDefinition) -> Iterator[Fault]:
+    limits, output = definition.limits, definition.max_output_tokens
+    if limits.max_tokens is not None and output is not None and limits.max_tokens < output:
+        yield _fault("limits.max_tokens", f"A run of {limits.max_tokens} tokens holds no answer of {output}.")
+    if limits.on_limit is LimitPolicy.FALL_BACK and not limits.fallback_model:
+        yield _fault("limits.fallback_model", "FALL_BACK needs a fallback_model.")
+    if limits.fallback_model and limits.on_limit is not LimitPolicy.FALL_BACK:
+        yield _fault("limits.on_limit", "A fallback_model takes over with FALL_BACK only.")
+    if limits.fallback_model and limits.fallback_model == definition.model:
+        yield _fault("limits.fallback_model", f"{limits.fallback_model!r} is the model itself.")
+
+
+def _fault(field: str, problem: str) -> Fault:
+    return Fault(field, AgentInvalid(problem))
+
+
+def _depth(value: object) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [each for container in level for each in _children(container)]
+    return deepest
+
+
+def _children(value: object) -> Collection[Any]:
+    match value:
+        case Mapping():
+            return value.values()
+        case list():
+            return value
+    return ()
+
+
+def _references(value: object) -> Iterator[str]:
+    level = [value]
+    while level:
+        for each in level:
+            if isinstance(each, Mapping):
+                yield from (each[name] for name in _REFERENCES if isinstance(each.get(name), str))
+        level = [child for each in level for child in _children(each)]
+
+
+def _leads_somewhere(reference: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a reference is a JSON pointer into the schema: what else there is would have to be fetched."""
+    if reference == "#":
+        return True
+    if not reference.startswith("#/"):
+        return False
+    place: Any = schema
+    for step in reference[2:].split("/"):
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, Mapping) and key in place:
+            place = place[key]
+        else:
+            return False
+    return True

@@ -77,7 +77,9 @@ class _refusals:  # noqa: N801 - a context manager, used as a word
             case decimal.Overflow():
                 raise CalculationRefused(f"The result has more than {_MAX_DIGITS} digits.") from None
             case decimal.InvalidOperation():
-                raise CalculationRefused("This has no result among the real numbers, or one of too many digits.") from None
+                raise CalculationRefused(
+                    "This has no result among the real numbers, or one of too many digits."
+                ) from None
 
 
 def _tokens(expression: str) -> list[_Token]:
@@ -292,6 +294,6 @@ _FUNCTIONS: Mapping[str, tuple[int, int, _Function]] = {
     "floor": (1, 1, lambda reader, given: reader.rounded_to(given[0], Decimal(0), ROUND_FLOOR)),
     "max": (1, _MANY, lambda _, given: max(given)),
     "min": (1, _MANY, lambda _, given: min(given)),
-    "round": (1, 2, lambda reader, given: reader.rounded_to(given[0], (given + [Decimal(0)])[1], ROUND_HALF_UP)),
+    "round": (1, 2, lambda reader, given: reader.rounded_to(given[0], [*given, Decimal(0)][1], ROUND_HALF_UP)),
     "sqrt": (1, 1, lambda reader, given: reader.sqrt(given[0])),
 }

@@ -74,9 +74,7 @@ def _fault(schema: object) -> str:
 
 
 def _structure_fault(schema: Mapping[str, Any]) -> str:
-    nodes = 0
-    for node, depth in _nodes(schema):
-        nodes += 1
+    for nodes, (node, depth) in enumerate(_nodes(schema), 1):
         if depth > _MAX_DEPTH:
             return f"it nests more than {_MAX_DEPTH} deep."
         if nodes > _MAX_NODES:
@@ -281,9 +279,7 @@ _OWN: Mapping[str, _Keyword] = {
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional,
 }
-_Validator: Any = extend(
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    validators={
-        name: _counted(_OWN.get(name, keyword)) for name, keyword in Draft202012Validator.VALIDATORS.items()
-    },
+    validators={name: _counted(_OWN.get(name, keyword)) for name, keyword in Draft202012Validator.VALIDATORS.items()},
 )

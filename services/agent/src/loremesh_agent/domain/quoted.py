@@ -15,7 +15,7 @@ _MARK = "‹"
 
 
 def delimited(passages: Sequence[Passage], *, room: int = ROOM_BYTES) -> tuple[str, tuple[Passage, ...]]:
-    """As many passages as there is room for, in their order, and those passages as they are given: the last may be cut."""
+    """As many passages as there is room for, in their order, and these as they are given: the last may be cut."""
     given: list[Passage] = []
     texts: list[str] = []
     for passage in passages:

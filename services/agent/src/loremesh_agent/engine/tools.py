@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -71,11 +72,16 @@ class ToolDesk:
             if deadline.within(1.0) < _MARGIN_SECONDS:
                 raise DeadlineExceeded from None
             raise ToolTimeout(spec.name) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody wants the run to end: it is only the tool that did.
+            raise ToolFailed("The tool failed.", tool=spec.name) from None
         except ServiceError as error:
             _raise(error, spec)
         except Exception as error:  # noqa: BLE001 - the edge to code of others: one tool must not end the run
-            # Without its words: they may be anybody's.
-            _log.error("a tool raised what it should not", tool=spec.name, error=type(error).__name__)  # noqa: TRY400
+            _tell(error, spec)
             raise ToolFailed("The tool failed.", tool=spec.name) from None
         return _bounded(result)
 
@@ -126,6 +132,13 @@ def _raise(error: ServiceError, spec: ToolSpec) -> NoReturn:
     failed = ToolFailed(error.message, tool=spec.name)
     failed.reason = error.reason
     raise failed from error
+
+
+def _tell(error: Exception, spec: ToolSpec) -> None:
+    """Log where it was, without its words: they may be anybody's."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    at = f"{frame.filename}:{frame.lineno}"
+    _log.error("a tool raised what it should not", tool=spec.name, error=type(error).__name__, at=at)
 
 
 def _bounded(result: ToolResult) -> ToolResult:

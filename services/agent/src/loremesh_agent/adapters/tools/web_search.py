@@ -127,6 +127,15 @@ class Brave:
         return _hits(web.get("results") if isinstance(web, Mapping) else None, snippet="description")
 
 
+def chosen(*, searxng_url: str, tavily_key: str, brave_key: str) -> Engine | None:
+    """The first one that is configured."""
+    if searxng_url:
+        return SearXNG(url=searxng_url)
+    if tavily_key:
+        return Tavily(key=tavily_key)
+    return Brave(key=brave_key) if brave_key else None
+
+
 class WebSearch:
     """See ports.Tool; without an engine it is not available."""
 

@@ -1,6 +1,7 @@
 """HTTP to addresses on a stranger's word: connected to is the very address that was checked, each time anew."""
 
 import asyncio
+import logging
 import socket
 import ssl
 import zlib
@@ -25,6 +26,10 @@ _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _EITHER = 47
 _ADDRESSES_TRIED = 3
 _PIECE = 64 * 1024
+
+# They tell what is fetched.
+for _name in ("httpcore2", "httpx2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class FetchFailed(Exception):

@@ -1,4 +1,4 @@
-"""Which addresses of the internet may be called on a stranger's word: public ones, by their names and by nothing else."""
+"""Which addresses may be called on a stranger's word: public ones, by their names and by nothing else."""
 
 import re
 from collections.abc import Collection

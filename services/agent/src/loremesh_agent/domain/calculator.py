@@ -53,8 +53,12 @@ def calculate(expression: str) -> Calculated:
     if len(expression) > MAX_CHARACTERS:
         raise CalculationRefused(f"The expression is longer than {MAX_CHARACTERS} characters.")
     reader = _Reader(_tokens(expression.translate(_SPELLINGS).replace("\u2191", "**")))
-    with _refusals():
+    try:
         result = reader.whole()
+    except decimal.Overflow:
+        raise CalculationRefused(f"The result has more than {_MAX_DIGITS} digits.") from None
+    except (decimal.InvalidOperation, decimal.DivisionByZero):
+        raise CalculationRefused("This has no result among the real numbers, or one of too many digits.") from None
     return Calculated(_written(result), exact=reader.exact)
 
 
@@ -62,24 +66,6 @@ def calculate(expression: str) -> Calculated:
 class _Token:
     kind: str
     text: str
-
-
-class _refusals:  # noqa: N801 - a context manager, used as a word
-    """What decimal raises, in words."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        match error:
-            case decimal.DivisionByZero() | decimal.DivisionUndefined():
-                raise CalculationRefused("Division by zero.") from None
-            case decimal.Overflow():
-                raise CalculationRefused(f"The result has more than {_MAX_DIGITS} digits.") from None
-            case decimal.InvalidOperation():
-                raise CalculationRefused(
-                    "This has no result among the real numbers, or one of too many digits."
-                ) from None
 
 
 def _tokens(expression: str) -> list[_Token]:
@@ -152,6 +138,8 @@ class _Reader:
         return value
 
     def _binary(self, sign: str, left: Decimal, right: Decimal) -> Decimal:
+        if sign != "*" and not right:
+            raise CalculationRefused("Division by zero.")
         match sign:
             case "*":
                 return self._exactly("multiply", left, right)
@@ -184,6 +172,8 @@ class _Reader:
             raise CalculationRefused(f"Exponents go from -{_MAX_EXPONENT} to {_MAX_EXPONENT}.")
         if not base and not exponent:
             return Decimal(1)
+        if not base and exponent < 0:
+            raise CalculationRefused("Division by zero.")
         if exponent != exponent.to_integral_value() or exponent < 0:
             return self._rounded("power", base, exponent)
         # As many digits as the factors have together, at most.

@@ -1,7 +1,8 @@
 """Regular expressions of strangers, matched in time linear in the text: no back-tracking, so nothing to explode.
 
 Understood are literals, classes, `.`, groups, alternatives, anchors and counts, with the meaning they have in JSON
-Schema (ECMA-262) and Python alike; what needs memory or looking around (back-references, word boundaries, lookaheads) is refused.
+Schema (ECMA-262) and Python alike; what needs memory or looking around (back-references, word boundaries, lookaheads)
+is refused.
 """
 
 import re

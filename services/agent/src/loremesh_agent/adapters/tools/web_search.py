@@ -1,6 +1,7 @@
 """The web, through a search engine that the operator chose."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ _MAX_BYTES = 2 * 1024 * 1024
 _MAX_SNIPPET = 1000
 _TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
 _TOO_MANY = 429
+
+# They tell what is searched for.
+for _name in ("httpcore2", "httpx2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 _SPEC = ToolSpec(
     name=NAME,

@@ -27,6 +27,13 @@ def nested(depth: int) -> dict:
     return schema
 
 
+def deep(depth: int) -> dict:
+    value: dict = {"name": "a"}
+    for _ in range(depth):
+        value = {"name": "a", "children": [value]}
+    return value
+
+
 def doubling(steps: int) -> dict:
     defs = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(steps)}
     return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{steps}": {"type": "integer"}}}
@@ -104,6 +111,7 @@ def test_unusable_schemas_are_refused_with_a_reason(schema, why):
     [
         (TREE, {"name": "a", "children": [{"name": "b", "children": []}]}, None),
         (TREE, {"name": "a", "children": [{}]}, "children.0: 'name' is missing."),
+        (TREE, deep(31), None),
         (TREE, {"name": 1}, "name: must be of type string."),
         (TREE, {"name": "a", "nmae": 1}, "'nmae' is not known; there is 'name', 'children'."),
         (TREE, [], "must be of type object."),
@@ -122,7 +130,11 @@ def test_unusable_schemas_are_refused_with_a_reason(schema, why):
         ({"patternProperties": {"^n_": {}}, "additionalProperties": False}, {"x": 1}, "'x' is not known."),
         ({"additionalProperties": {"type": "integer"}}, {"x": "y"}, "x: must be of type integer."),
         ({"multipleOf": 5}, 7, "does not fulfil multipleOf 5."),
-        ({"$defs": {"a": {"minimum": 3}}, "$id": "https://example.com/a", "$ref": "#/$defs/a"}, 1, "must be at least 3."),
+        (
+            {"$defs": {"a": {"minimum": 3}}, "$id": "https://example.com/a", "$ref": "#/$defs/a"},
+            1,
+            "must be at least 3.",
+        ),
         ({"enum": ["x" * 1000]}, "y", "..."),
     ],
 )
@@ -132,19 +144,13 @@ def test_what_is_wrong_with_a_value_is_said_in_words_for_a_model(schema, value, 
     assert found == told or (told == "..." and found and told in found and len(found) < 420)
 
 
-def deep(depth: int) -> dict:
-    value: dict = {"name": "a"}
-    for _ in range(depth):
-        value = {"name": "a", "children": [value]}
-    return value
-
-
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
         (doubling(25), 1),
         ({"anyOf": [{"items": {"$ref": "#"}, "type": "array"}] * 3 + [{"const": 7}]}, [[[[[[[[[[[[[[8]]]]]]]]]]]]]]),
-        (TREE, deep(2000)),
+        (TREE, deep(400)),
+        (TREE, deep(60)),
         ({"items": {"pattern": "^(a+)+$"}}, ["a" * 3000 + "!"] * 20),
         ({"uniqueItems": True, "items": {"type": "integer"}}, list(range(30_000))),
     ],
@@ -152,7 +158,7 @@ def deep(depth: int) -> dict:
 def test_a_value_that_takes_too_long_is_refused(schema, value):
     check_schema(schema)
     begin = time.process_time()
-    assert "too long" in str(problem(schema, value))
+    assert "too large" in str(problem(schema, value))
     assert time.process_time() - begin < 3
 
 
@@ -164,12 +170,32 @@ def test_patterns_that_explode_elsewhere_do_not(pattern):
 
 
 _PIECES = st.sampled_from(
-    ["a", "b", ".", "[ab]", "[^a]", "[a-c-]", "\\d", "\\w", "\\s", "\\.", "\\-", "^", "$", "(a|b)", "(?:ab|c)", "\\u0061", "\\x62", "{", "-"]
+    [
+        "a",
+        "b",
+        ".",
+        "[ab]",
+        "[^a]",
+        "[a-c-]",
+        "\\d",
+        "\\w",
+        "\\s",
+        "\\.",
+        "\\-",
+        "^",
+        "$",
+        "(a|b)",
+        "(?:ab|c)",
+        "\\u0061",
+        "\\x62",
+        "{",
+        "-",
+    ]
 )
 _COUNTS = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{1,}", "{0,2}", "*?", "{0}"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(_PIECES, _COUNTS), max_size=6), st.booleans(), st.text(alphabet="abc1 .-\n", max_size=8))
 def test_patterns_mean_what_they_mean_elsewhere(pieces, grouped, text):
     pattern = "".join(piece + (count if piece not in ("^", "$") else "") for piece, count in pieces)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -18,6 +19,8 @@ _MAX_DEPTH = 32
 _MAX_NODES = 4000
 # Keywords looked at for one value: what branches upon branches would cost is not spent.
 _MAX_STEPS = 20_000
+# Keywords within keywords: each takes some frames of the stack, and a library in Rust panics where the stack ends.
+_MAX_NESTED = 100
 _MAX_PROBLEM = 400
 _DIALECTS = frozenset(
     {
@@ -32,7 +35,21 @@ _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentS
 # Not schemas, whatever they look like.
 _DATA = frozenset({"const", "enum", "default", "examples"})
 
-_steps: ContextVar[list[int]] = ContextVar("loremesh_schema_steps")
+
+@dataclass(slots=True)
+class _Purse:
+    """What may still be spent on one value."""
+
+    steps: int = _MAX_STEPS
+    nested: int = _MAX_NESTED
+
+    def spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0 or self.nested < 0:
+            raise _TooMuch
+
+
+_purse: ContextVar[_Purse] = ContextVar("loremesh_schema_purse")
 
 
 class _TooMuch(Exception):
@@ -48,13 +65,13 @@ def check_schema(schema: Mapping[str, Any], *, field: str = "input_schema") -> N
 
 def problem(schema: Mapping[str, Any], value: Any) -> str | None:
     """What is wrong with a value, in words for whoever made it; None where it fulfils a schema that was checked."""
-    token = _steps.set([_MAX_STEPS])
+    token = _purse.set(_Purse())
     try:
         error = best_match(_Validator(schema, registry=Registry()).iter_errors(value))
-    except (_TooMuch, RecursionError):
-        return "it takes too long to be checked: make it smaller."
+    except _TooMuch:
+        return "it is too large or nests too deep to be checked."
     finally:
-        _steps.reset(token)
+        _purse.reset(token)
     return None if error is None else _told(error)
 
 
@@ -228,11 +245,13 @@ _Keyword = Callable[[Any, Any, Any, Any], Any]
 
 def _counted(keyword: _Keyword) -> _Keyword:
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        left = _steps.get()
-        left[0] -= 1
-        if left[0] < 0:
-            raise _TooMuch
-        yield from keyword(validator, value, instance, schema) or ()
+        purse = _purse.get()
+        purse.nested -= 1
+        try:
+            purse.spend(1)
+            yield from keyword(validator, value, instance, schema) or ()
+        finally:
+            purse.nested += 1
 
     return check
 
@@ -267,10 +286,7 @@ def _additional(validator: Any, inner: Any, instance: Any, schema: Any) -> Itera
 
 
 def _found(pattern: str, text: str) -> bool:
-    left = _steps.get()
-    left[0] -= len(text)
-    if left[0] < 0:
-        raise _TooMuch
+    _purse.get().spend(len(text))
     return compiled(pattern).found_in(text)
 
 

@@ -86,6 +86,7 @@ def test_usable_schemas_are_taken(schema):
         ({"properties": {"x": {"$id": "http://example.com/", "$ref": "#/x"}}}, "root only"),
         ({"$dynamicRef": "#x"}, "not supported"),
         ({"$anchor": "x"}, "not supported"),
+        ({"unevaluatedProperties": False, **doubling(25)}, "not supported"),
         ({"$ref": "#"}, "back to itself"),
         ({"allOf": [{"anyOf": [{"$ref": "#"}]}]}, "back to itself"),
         ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}}, "back to itself"),
@@ -153,6 +154,7 @@ def test_what_is_wrong_with_a_value_is_said_in_words_for_a_model(schema, value, 
         (TREE, deep(60)),
         ({"items": {"pattern": "^(a+)+$"}}, ["a" * 3000 + "!"] * 20),
         ({"uniqueItems": True, "items": {"type": "integer"}}, list(range(30_000))),
+        ({"uniqueItems": True}, [{"n": n} for n in range(5000)]),
     ],
 )
 def test_a_value_that_takes_too_long_is_refused(schema, value):

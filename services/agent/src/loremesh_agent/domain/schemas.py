@@ -18,7 +18,7 @@ _MAX_BYTES = 64 * 1024
 _MAX_DEPTH = 32
 _MAX_NODES = 4000
 # Keywords looked at for one value: what branches upon branches would cost is not spent.
-_MAX_STEPS = 20_000
+_MAX_STEPS = 10_000
 # Keywords within keywords: each takes some frames of the stack, and a library in Rust panics where the stack ends.
 _MAX_NESTED = 100
 _MAX_PROBLEM = 400
@@ -29,7 +29,11 @@ _DIALECTS = frozenset(
         "http://json-schema.org/draft-07/schema",
     }
 )
-_FORBIDDEN = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary")
+_FORBIDDEN = (
+    *("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary"),
+    # What they cost is not counted.
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
 # What is held against the same value as the schema around it.
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 # Not schemas, whatever they look like.
@@ -285,6 +289,13 @@ def _additional(validator: Any, inner: Any, instance: Any, schema: Any) -> Itera
         yield from validator.descend(value, inner, path=name)
 
 
+def _unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Any:
+    # Items without an order are compared each with each.
+    if isinstance(instance, list):
+        _purse.get().spend(len(instance) ** 2 // 100)
+    return Draft202012Validator.VALIDATORS["uniqueItems"](validator, wanted, instance, schema)
+
+
 def _found(pattern: str, text: str) -> bool:
     _purse.get().spend(len(text))
     return compiled(pattern).found_in(text)
@@ -294,6 +305,7 @@ _OWN: Mapping[str, _Keyword] = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional,
+    "uniqueItems": _unique,
 }
 _Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,

@@ -26,6 +26,7 @@ _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _EITHER = 47
 _ADDRESSES_TRIED = 3
 _PIECE = 64 * 1024
+_NOT_COMPRESSED = "The page is not compressed as it says."
 
 # They tell what is fetched.
 for _name in ("httpcore2", "httpx2"):
@@ -200,28 +201,44 @@ class GuardedFetcher:
                     return bytes(body[: self._caps.body]), True
             if sent > self._caps.sent:
                 return bytes(body), True
+        if sent and not unpack.ended:
+            raise FetchFailed(_NOT_COMPRESSED)
         return bytes(body), False
 
 
-class _Unpacking:
+class _Plain:
+    """Takes no more than is wanted."""
+
+    ended = True
+
+    def __call__(self, piece: bytes, most: int) -> bytes:
+        return piece[:most]
+
+
+class _Compressed:
     """Decompresses no more than is wanted."""
 
     def __init__(self) -> None:
         self._of = zlib.decompressobj(_EITHER)
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was there."""
+        return self._of.eof
+
     def __call__(self, piece: bytes, most: int) -> bytes:
         try:
             return self._of.decompress(self._of.unconsumed_tail + piece, most)
         except zlib.error:
-            raise FetchFailed("The page is not compressed as it says.") from None
+            raise FetchFailed(_NOT_COMPRESSED) from None
 
 
-def _unpacker(encoding: str) -> Any:
-    match encoding.strip().lower():
-        case "" | "identity":
-            return lambda piece, most: piece[:most]
-        case name if name in _ENCODINGS:
-            return _Unpacking()
+def _unpacker(encoding: str) -> _Plain | _Compressed:
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return _Plain()
+    if name in _ENCODINGS:
+        return _Compressed()
     raise FetchFailed("The page is compressed in a way that is not supported.")
 
 

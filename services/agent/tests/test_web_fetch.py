@@ -5,7 +5,7 @@ import gzip
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +50,7 @@ class Site:
     port: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: set[asyncio.Task | None] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -70,6 +71,7 @@ class Site:
         self.put(path, "", status=status, location=to)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.current_task())
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(head)
@@ -85,6 +87,8 @@ class Site:
         finally:
             writer.close()
             self.closed.set()
+            with suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -95,6 +99,11 @@ async def serving(site: Site, **tls: ssl.SSLContext) -> AsyncIterator[Site]:
         yield site
     finally:
         server.close()
+        for task in site.tasks:
+            if task is not None and not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from loremesh_agent.adapters.tools.web_search import Brave, Engine, SearXNG, Tavily, WebSearch, chosen
 from loremesh_agent.domain.tools import CallContext
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.steelthread
 
 CONTEXT = CallContext(run_id="r", agent_id="a", conversation_id="c", idempotency_key="k")
 KEY = "canary-key"
+TRUST = httpx2.create_ssl_context()
 SEARXNG = {
     "query": "wings",
     "number_of_results": 0,
@@ -63,8 +65,10 @@ class Double:
         self.wait = 0.0
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.url = ""
+        self.tasks: set[asyncio.Task[Any] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.current_task())
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
@@ -73,8 +77,19 @@ class Double:
         lines = (
             f"HTTP/1.1 {self.status} X\r\ncontent-length: {len(self.body)}\r\nconnection: close\r\n{self.headers}\r\n"
         )
-        writer.write(lines.encode() + self.body)
-        writer.close()
+        with suppress(ConnectionError):
+            writer.write(lines.encode() + self.body)
+            writer.close()
+            await writer.wait_closed()
+
+
+async def settle(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    """End what a double is still doing."""
+    for task in tasks:
+        if task is not None and not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 @pytest.fixture
@@ -84,11 +99,12 @@ async def double() -> AsyncIterator[Double]:
     made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield made
     server.close()
+    await settle(made.tasks)
 
 
 @asynccontextmanager
 async def searching(engine: Engine | None) -> AsyncIterator[Callable[..., Any]]:
-    async with WebSearch.open(engine) as tool:
+    async with WebSearch.open(engine, ssl_context=TRUST) as tool:
 
         async def search(query: str = "wings & flaps", **more: int) -> str:
             return (await tool.call({"query": query, **more}, CONTEXT)).content
@@ -97,11 +113,11 @@ async def searching(engine: Engine | None) -> AsyncIterator[Callable[..., Any]]:
 
 
 async def test_without_an_engine_it_is_not_available_and_says_what_to_set():
-    async with WebSearch.open(None) as tool:
+    async with WebSearch.open(None, ssl_context=TRUST) as tool:
         assert tool.spec.unavailable == "SEARXNG_URL, TAVILY_API_KEY or BRAVE_API_KEY"
         with pytest.raises(ToolFailed):
             await tool.call({"query": "x"}, CONTEXT)
-    async with WebSearch.open(SearXNG(url="http://127.0.0.1:9")) as tool:
+    async with WebSearch.open(SearXNG(url="http://127.0.0.1:9"), ssl_context=TRUST) as tool:
         assert not tool.spec.unavailable
         assert tool.spec.untrusted
 
@@ -188,7 +204,7 @@ async def test_an_engine_that_is_away_or_slow_is_told_apart(double, monkeypatch)
         with pytest.raises(DependencyUnavailable):
             await search()
     monkeypatch.setattr("loremesh_agent.adapters.tools.web_search._TIMEOUT", 0.05)
-    double.wait = 1.0
+    double.wait = 30.0
     async with searching(SearXNG(url=double.url)) as search:
         with pytest.raises(ToolTimeout):
             await search()

@@ -81,8 +81,9 @@ async def built_in(
     engine: Engine | None,
 ) -> AsyncIterator[FixedToolbox]:
     """The tools that are built in, with what connections they need; `engine` None: no web search."""
-    fetcher = GuardedFetcher(guard=guard, ssl_context=httpx2.create_ssl_context(), caps=Caps())
-    async with WebSearch.open(engine) as web_search:
+    ssl_context = httpx2.create_ssl_context()
+    fetcher = GuardedFetcher(guard=guard, ssl_context=ssl_context, caps=Caps())
+    async with WebSearch.open(engine, ssl_context=ssl_context) as web_search:
         yield FixedToolbox(
             [
                 Search(index=index),

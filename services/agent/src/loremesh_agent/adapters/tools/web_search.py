@@ -2,6 +2,7 @@
 
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -150,9 +151,9 @@ class WebSearch:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, engine: Engine | None) -> AsyncIterator["WebSearch"]:
+    async def open(cls, engine: Engine | None, *, ssl_context: ssl.SSLContext) -> AsyncIterator["WebSearch"]:
         """The tool over a pool of connections."""
-        async with httpx2.AsyncClient(timeout=_TIMEOUT) as client:
+        async with httpx2.AsyncClient(timeout=_TIMEOUT, verify=ssl_context) as client:
             yield cls(client=client, engine=engine)
 
     @property

@@ -199,6 +199,17 @@ def test_arguments_come_clean():
     assert ToolDesk(toolbox=FixedToolbox([])).check(spec, replace(call, arguments="")) == {}
 
 
+async def test_whole_numbers_are_whole_wherever_they_come_from():
+    tool = Odd(schema={"type": "object", "properties": {"n": {"type": "integer"}}})
+    desk = ToolDesk(toolbox=FixedToolbox([tool]))
+    checked = desk.check(tool.spec, ToolCall(id="1", name="odd", arguments='{"n": 5.0, "x": 0.5, "y": 1e300}'))
+    await desk.call(tool.spec, {"n": 5.0, "x": 0.5, "y": 1e300}, CONTEXT)
+    for arguments in (checked, *tool.calls):
+        assert json.dumps(arguments) == '{"n": 5, "x": 0.5, "y": 1e+300}'
+    with pytest.raises(ToolArgumentsInvalid):
+        await desk.call(tool.spec, {"n": float("inf")}, CONTEXT)
+
+
 @pytest.mark.parametrize(
     ("raised", "seen", "reason"),
     [

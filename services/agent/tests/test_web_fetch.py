@@ -203,6 +203,10 @@ async def test_a_long_page_is_read_in_parts(site):
     assert f"(Characters 0 to 12000 of {len(text)}.)" in content
     content = await fetch(of(site), site.url, start_char=39_000)
     assert text[39_000:].strip() in content
+    site.put("/thai", "ก" * 20_000, content_type="text/plain; charset=utf-8")
+    content = await fetch(of(site), f"{site.url}/thai", start_char=100)
+    assert len(content.encode()) < 16 * 1024
+    assert f"(Characters 100 to {100 + content.count('ก')} of 20000.)" in content
     with pytest.raises(ToolFailed, match="40000 characters"):
         await fetch(of(site), site.url, start_char=40_000)
 
@@ -489,6 +493,8 @@ async def test_clients_of_others_are_guarded_by_the_same_transport(site):
     transport = GuardedTransport(guard=guard, ssl_context=SYSTEM_TRUST)
     async with httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=True) as client:
         assert (await client.get(site.url)).text == "x"
+        with pytest.raises(httpx2.ConnectError):
+            await client.get("http://nowhere.example.org/")
         for url in ("http://localhost/", "http://169.254.169.254/", f"{site.url}/in"):
             with pytest.raises(AddressForbidden):
                 await client.get(url)

@@ -37,6 +37,10 @@ class FetchFailed(Exception):
     """There is no page to be had; says why in our words."""
 
 
+class HostUnknown(FetchFailed, httpcore2.ConnectError):
+    """Nobody knows the name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
     """What one page may take: bytes as sent, bytes when decompressed, seconds to connect, between bytes, in all."""
@@ -78,14 +82,14 @@ class Guard:
         self._resolver = resolver
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """The addresses to connect to, not empty; raises AddressForbidden, FetchFailed where the name is not known."""
+        """The addresses to connect to, not empty; raises AddressForbidden, HostUnknown."""
         try:
             literal = addresses.check(host, port, exempt=self._exempt)
             if literal is not None:
                 return [str(literal)]
             found = await self._resolver.addresses(host, port)
             if not found:
-                raise FetchFailed("The host is not known.")
+                raise HostUnknown("The host is not known.")
             return [str(each) for each in addresses.check_resolved(host, port, found, exempt=self._exempt)]
         except Forbidden:
             raise AddressForbidden(host[:200]) from None
@@ -107,9 +111,12 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """Connect to a checked address of `host`; TLS is then made with the name, by whoever asked for it."""
-        failure: Exception = FetchFailed("The host cannot be reached.")
-        async with asyncio.timeout(timeout):
-            found = await self._guard.addresses(host, port)
+        failure: Exception = httpcore2.ConnectError()
+        try:
+            async with asyncio.timeout(timeout):
+                found = await self._guard.addresses(host, port)
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout from None
         for address in found[:_ADDRESSES_TRIED]:
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
@@ -178,6 +185,8 @@ class GuardedFetcher:
                 pool.stream("GET", place.url, headers=headers, extensions={"timeout": timeouts}) as response,
             ):
                 yield response
+        except FetchFailed:
+            raise
         except (httpcore2.TimeoutException, TimeoutError):
             raise TimeoutError from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError):

@@ -22,6 +22,8 @@ from loremesh_agent.ports import Toolbox
 MAX_RESULT_BYTES = 16 * 1024
 _MAX_ARGUMENT_BYTES = 64 * 1024
 _MAX_DEPTH = 32
+# The largest whole number that doubles tell from its neighbours.
+_MAX_WHOLE = 2**53
 _MARGIN_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
@@ -60,8 +62,10 @@ class ToolDesk:
         tool = await self._toolbox.find(spec.name)
         if tool.spec.effect is not spec.effect or tool.spec.tool_server_id != spec.tool_server_id:
             raise ToolUnavailable(spec.name)
-        # They may come from a human's hand, or from before the tool was described anew.
-        if fault := schemas.problem(tool.spec.input_schema, arguments):
+        # They may come from a human's hand, out of a journal, or from before the tool was described anew.
+        arguments, fault = _cleaned(arguments)
+        fault = fault or schemas.problem(tool.spec.input_schema, arguments) or ""
+        if fault:
             raise ToolArgumentsInvalid(spec.name, problem=fault)
         try:
             with deadline.scope(spec.timeout_seconds):
@@ -98,8 +102,12 @@ def _read(text: str) -> tuple[dict[str, Any], str]:
         return {}, "they are not JSON that can be read."
     if not isinstance(value, dict):
         return {}, "they must be a JSON object."
+    return _cleaned(value)
+
+
+def _cleaned(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     try:
-        return _clean(value, 0), ""
+        return _clean(dict(arguments), 0), ""
     except ValueError as error:
         return {}, str(error)
 
@@ -122,6 +130,9 @@ def _clean(value: Any, depth: int) -> Any:
         case float() if not math.isfinite(value):
             message = "a number is too large."
             raise ValueError(message)
+        # JSON knows one kind of number, and protobuf's Struct gives them all as doubles.
+        case float() if value.is_integer() and abs(value) <= _MAX_WHOLE:
+            return int(value)
     return value
 
 

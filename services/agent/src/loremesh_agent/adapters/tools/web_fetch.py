@@ -12,6 +12,8 @@ from loremesh_agent.errors import ToolFailed, ToolTimeout
 
 NAME = "web_fetch"
 _MAX_CHARACTERS = 12_000
+# With what stands around it, no more than the desk lets through.
+_MAX_BYTES = 13 * 1024
 _ACCEPT = "text/html, application/xhtml+xml, text/*, application/json, application/xml;q=0.9"
 _HTML = frozenset({"text/html", "application/xhtml+xml"})
 _TEXT = re.compile(
@@ -98,9 +100,10 @@ def _read(page: Page) -> tuple[str, str]:
 
 
 def _told(page: Page, title: str, text: str, start: int) -> str:
-    end = min(len(text), start + _MAX_CHARACTERS)
+    part = text[start : start + _MAX_CHARACTERS].encode()[:_MAX_BYTES].decode(errors="ignore")
+    end = start + len(part)
     more = f"(Characters {start} to {end} of {len(text)}{', and the page goes on' if page.cut else ''}.)"
-    shown = text[start:end] or "(The page has no text.)"
+    shown = part or "(The page has no text.)"
     return "\n".join(
         [page.url, *([title] if title else []), "", shown, *([more] if end < len(text) or start or page.cut else [])]
     )

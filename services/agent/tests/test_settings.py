@@ -100,3 +100,13 @@ def test_everything_about_the_agent_can_be_said() -> None:
 def test_no_provider_at_all_says_what_to_set(provider: str | None, variable: str) -> None:
     with pytest.raises(ValidationError, match=variable):
         AgentSettings(provider=provider)  # type: ignore[arg-type]
+
+
+def test_hosts_are_exempt_by_name_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_MODEL_URL", LOCAL)
+    assert not AgentSettings().exemptions().entries
+    monkeypatch.setenv("AGENT_WEB_ALLOW_HOSTS", "Docs.intranet, 10.0.0.7:8080,")
+    exempt = AgentSettings().exemptions()
+    assert exempt.cover("docs.intranet", 443)
+    assert exempt.cover("10.0.0.7", 8080)
+    assert not exempt.cover("10.0.0.7", 80)

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
 from loremesh_agent.adapters.providers import Endpoint
+from loremesh_agent.domain.addresses import Exemptions, exemptions
 from loremesh_agent.domain.agents import ModelProfile, Window
 from loremesh_agent.domain.model_names import VARIABLES
 from loremesh_agent.domain.relevance import Floors
@@ -136,6 +137,13 @@ class AgentSettings(ServiceSettings):
             raise ValueError(message)
         return limits
 
+    searxng_url: Annotated[str, Shared()] = Field(default="", description="of a SearXNG, for the tool web_search")
+    tavily_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="for web_search, instead")
+    brave_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="for web_search, instead")
+    web_allow_hosts: str = Field(
+        default="", description="host or host:port, with commas: what web_fetch may read although it is not public"
+    )
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
         if self.chosen_provider not in self._endpoints():
@@ -224,6 +232,10 @@ class AgentSettings(ServiceSettings):
             )
             for provider, of in _DEFAULTS.items()
         }
+
+    def exemptions(self) -> Exemptions:
+        """What may be fetched although it is not public."""
+        return exemptions(self.web_allow_hosts.split(","))
 
     def floors(self) -> Floors:
         """When passages are relevant."""

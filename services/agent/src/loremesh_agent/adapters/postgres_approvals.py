@@ -4,9 +4,9 @@ Whoever asks, decides or lets expire locks in one order: the run's job, its appr
 that parks in the transaction in which it looked at its approvals misses no decision, and nobody waits in a circle.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString
 
 from loremesh_kit import eventlog, identity
 from loremesh_kit.errors import EtagMismatch, PageTokenInvalid
@@ -30,6 +30,7 @@ from loremesh_agent.domain.approvals import (
 )
 from loremesh_agent.domain.tools import ExpiryPolicy
 from loremesh_agent.errors import ApprovalNotFound
+from loremesh_agent.ports import DueAlarm
 
 Resume = Callable[[AsyncConnection[Row], str], Awaitable[object]]
 
@@ -90,7 +91,7 @@ UPDATE approvals SET
 WHERE id = %(id)s RETURNING {_COLUMNS}
 """  # noqa: S608
 
-_DUE = "SELECT tenant, id, principal FROM approvals ORDER BY alarm_time LIMIT %s"
+_DUE = "SELECT tenant, id AS approval_id, principal FROM approvals ORDER BY alarm_time LIMIT %s"
 
 # A tenant's own clock would be another's: the database's is everybody's.
 _TAKE = f"SELECT {_COLUMNS}, now() AS now FROM approvals WHERE id = %(id)s AND state = 'PENDING' FOR UPDATE SKIP LOCKED"  # noqa: S608
@@ -111,16 +112,8 @@ _FACTS = {
 }
 
 
-class Due(NamedTuple):
-    """An approval to be looked at, and for whom its run works."""
-
-    tenant: str
-    id: str
-    principal: str
-
-
 class PostgresApprovals:
-    """The table `approvals`; see ports.ApprovalStore."""
+    """The table `approvals`; see ports.ApprovalStore and ports.ApprovalAlarms."""
 
     def __init__(self, *, database: Database, bus: Bus | None, resume: Resume) -> None:
         """`resume` lets a run go on, in the transaction that decided; `bus` wakes watchers."""
@@ -173,7 +166,7 @@ class PostgresApprovals:
             await _tell(connection, decided, fact="ApprovalDecided")
         return decided
 
-    async def watch(self, *, run_id: str, heartbeat: float) -> AsyncIterator[Approval | None]:
+    async def watch(self, *, run_id: str, heartbeat: float) -> AsyncGenerator[Approval | None, None]:
         """See ports.ApprovalStore."""
         rows = await self._database.fetch(_STANDING, {"run_id": run_id})
         for row in rows:
@@ -190,12 +183,12 @@ class PostgresApprovals:
                 if changed and changed[0]["revision"] == event.payload["revision"]:
                     yield _approval(changed[0])
 
-    async def due(self, *, limit: int) -> Sequence[Due]:
-        """See ports.ApprovalStore."""
-        return [Due(**row) for row in await self._database.fetch_across_tenants(_DUE, [limit])]
+    async def due(self, *, limit: int) -> Sequence[DueAlarm]:
+        """See ports.ApprovalAlarms."""
+        return [DueAlarm(**row) for row in await self._database.fetch_across_tenants(_DUE, [limit])]
 
     async def ring(self, approval_id: str) -> Alarm | None:
-        """See ports.ApprovalStore."""
+        """See ports.ApprovalAlarms."""
         async with self._database.transaction() as connection:
             key = {"tenant": identity.current().tenant, "id": approval_id}
             await connection.execute(_LOCK_JOB, key)

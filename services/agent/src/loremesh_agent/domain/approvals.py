@@ -1,5 +1,6 @@
 """What runs ask of humans: who may say what, and when somebody has to be told again."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -7,11 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 from loremesh_agent.domain.tools import ExpiryPolicy
-from loremesh_agent.errors import ApprovalDecided, DecisionInvalid
+from loremesh_agent.errors import ApprovalDecided, DecisionInvalid, ToolArgumentsInvalid
 
 # Of the time until it expires.
 _REMINDED_AT = 1 / 2
 _ESCALATED_AT = 9 / 10
+# Of JSON; arguments are listed, watched and shown to the model.
+_LONGEST_ARGUMENTS = 65_536
 
 
 class Kind(StrEnum):
@@ -146,7 +149,10 @@ def state_after(verdict: Verdict) -> State:
 
 
 def check(approval: Approval, decision: Decision) -> None:
-    """Raise DecisionInvalid where the decision is no answer to what is asked."""
+    """Raise DecisionInvalid where the decision is no answer to what is asked.
+
+    And ToolArgumentsInvalid for arguments which no tool would take, whatever its schema.
+    """
     kind, verdict = approval.kind, decision.verdict
     problem = ""
     if verdict not in _FITTING[kind]:
@@ -159,6 +165,17 @@ def check(approval: Approval, decision: Decision) -> None:
         problem = f"{verdict} takes no answer; what the model is to be told beside it is a comment."
     if problem:
         raise DecisionInvalid(problem, kind=kind, decision=verdict)
+    if decision.arguments is not None:
+        _check_size(approval.tool_name, decision.arguments)
+
+
+def _check_size(tool: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        length = len(json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode())
+    except ValueError:
+        raise ToolArgumentsInvalid(tool, problem="a number is not finite") from None
+    if length > _LONGEST_ARGUMENTS:
+        raise ToolArgumentsInvalid(tool, problem=f"they are longer than {_LONGEST_ARGUMENTS} bytes")
 
 
 def said_before(approval: Approval, decision: Decision) -> bool:

@@ -431,5 +431,5 @@ class ApprovalAlarms(Protocol):
         ...
 
     async def ring(self, approval_id: str) -> Alarm | None:
-        """Do what it is time for to an approval of the caller's tenant, once; None: nothing, or another process does."""
+        """Do what it is time for with an approval of the caller's tenant, once; None: nothing or not ours."""
         ...

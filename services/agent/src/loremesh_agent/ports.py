@@ -384,6 +384,10 @@ class ConversationStore(Protocol):
         """At most `limit` messages behind a position, oldest first; raises ConversationNotFound."""
         ...
 
+    async def answer(self, message_id: str) -> Message:
+        """An answer; raises MessageNotFound."""
+        ...
+
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """Put feedback on an answer in place of what was said before; raises MessageNotFound."""
         ...

@@ -8,6 +8,7 @@ from loremesh.agent.v1.approval_pb2_grpc import add_ApprovalServiceServicer_to_s
 from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_server
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from loremesh.agent.v1.grounding_pb2_grpc import add_GroundingServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -33,8 +34,10 @@ from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.grounding import Grounding
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import ToolNotFound
+from loremesh_agent.grounding_servicer import GroundingServicer
 from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
@@ -45,6 +48,7 @@ _CHAT = "loremesh.agent.v1.ChatService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
 _APPROVALS = "loremesh.agent.v1.ApprovalService"
+_GROUNDING = "loremesh.agent.v1.GroundingService"
 # Those of Chat and CreateChatJob are kept with the turn and the job.
 _IDEMPOTENT = frozenset(
     f"/{_CONVERSATIONS}/{rpc}"
@@ -72,7 +76,7 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     )
     approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=_resume)
     return Wired(
-        servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings)],
+        servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings), _grounding(outside)],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
@@ -125,6 +129,15 @@ def _approvals(store: PostgresApprovals, settings: AgentSettings) -> Servicer:
     engine = Approvals(store=store, check=_check, heartbeat=settings.heartbeat_seconds)
     return Servicer(
         add=add_ApprovalServiceServicer_to_server, servicer=ApprovalServicer(engine=engine), name=_APPROVALS
+    )
+
+
+def _grounding(outside: Outside) -> Servicer:
+    engine = Grounding(
+        conversations=PostgresConversations(database=outside.database), quoting=Quoting(documents=outside.documents)
+    )
+    return Servicer(
+        add=add_GroundingServiceServicer_to_server, servicer=GroundingServicer(engine=engine), name=_GROUNDING
     )
 
 

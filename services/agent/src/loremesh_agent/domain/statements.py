@@ -21,6 +21,7 @@ _GOES_ON = re.compile(
     # Thai writes full stops in abbreviations only.
     r"|(?:\A|[\s.0-9])[\u0e01-\u0e2e]{1,2}\.)\Z"
 )
+_LONGEST_ABBREVIATION = 12
 _MARKER = re.compile(r"(?:[#>*+•|-]+\s+|[0-9]{1,3}[.)]\s+)+")
 _HEADING = re.compile(r"#{1,6}\s")
 _FENCE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -127,7 +128,7 @@ def _between(text: str, begin: int, limit: int) -> Iterator[tuple[int, int]]:
     start = begin
     for match in _END.finditer(text, begin, limit):
         stops = match[0][0] != "\n"
-        if stops and _GOES_ON.search(text[start : match.end()]):
+        if stops and _GOES_ON.search(text[max(start, match.end() - _LONGEST_ABBREVIATION) : match.end()]):
             continue
         yield from _pieces(text, start, match.end())
         start = match.end()

@@ -98,18 +98,21 @@ def apply(policy: GroundingPolicy, text: str, claims: Sequence[Claim], wording: 
         return Judged(text, len(unsupported) < len(claims) or not claims, _cited(text))
     if unsupported and (policy is GroundingPolicy.ABSTAIN or len(unsupported) == len(claims)):
         return Judged(wording.refusal, grounded=False, cited=frozenset())
-    pieces, end = [], 0
+    pieces: list[str] = []
+    end = 0
     for claim in claims:
-        pieces += [text[end : claim.start], _told(text[claim.start : claim.end], claim)]
+        between = text[end : claim.start]
+        if claim.supported:
+            pieces += [between, _told(text[claim.start : claim.end], claim)]
+        else:
+            pieces.append(between.rstrip(" \t"))
         end = claim.end
     told = _tidy("".join([*pieces, text[end:]]))
     return Judged(told, grounded=not is_refusal(told, refusal=wording.refusal), cited=_cited(told))
 
 
 def _told(said: str, claim: Claim) -> str:
-    """A claim with citations that are right; nothing of one that is not supported."""
-    if not claim.supported:
-        return ""
+    """A claim that is supported, with citations that are right."""
     if any(span.cited for span in claim.spans) and not claim.wrong:
         return said
     bare = _CITATIONS.sub("", said)

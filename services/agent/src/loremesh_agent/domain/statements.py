@@ -98,7 +98,9 @@ def states_nothing(words: str, *, refusal: str = "") -> bool:
         return True
     if refusal and words.casefold() in refusal.casefold():
         return True
-    return not terms(without_greeting(words))
+    # What a list follows upon is said by its items.
+    leads = words.endswith((":", "：")) and not _NUMBER.search(words)
+    return leads or not terms(without_greeting(words))
 
 
 def is_open(question: str) -> bool:

@@ -19,6 +19,7 @@ from loremesh_agent.adapters.memory import (
 )
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import Message, State, Usage
+from loremesh_agent.domain.definitions import GroundingPolicy
 from loremesh_agent.domain.events import (
     Completed,
     Event,
@@ -134,6 +135,34 @@ async def test_an_answer_is_told_in_order_and_kept_as_it_was_told(house: House) 
     assert (asked.content, asked.state) == (QUESTION, State.COMPLETED)
     assert (said.content, said.state, said.usage) == (answer.text, State.COMPLETED, DONE.usage)
     assert (said.id, said.run_id, said.sources) == (answer.message_id, answer.run_id, answer.sources)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told", "grounded"),
+    [
+        (GroundingPolicy.ANNOTATE, "It is 77 metres high [1]. It was painted red by an emperor [2].", True),
+        (GroundingPolicy.DROP, "It is 77 metres high [1].", True),
+        (GroundingPolicy.ABSTAIN, prompts.load("full").refusal, False),
+    ],
+)
+async def test_what_a_policy_does_not_let_pass_is_neither_told_nor_kept(
+    house: House, policy: GroundingPolicy, told: str, grounded: bool
+) -> None:
+    house.provider = ScriptedProvider(words("It is 77 metres high [1]. It was painted red by an emperor [2]."))
+    house.agent = replace(house.agent, grounding=policy)
+    events = await house.ask()
+    check_shape(events)
+    answer = events[-1].payload.answer  # type: ignore[union-attr]
+    assert (text_of(events), answer.text, answer.grounded) == (told, told, grounded)
+    assert (await house.kept())[1].content == told
+
+
+async def test_what_was_held_back_of_an_answer_that_broke_off_is_not_kept(house: House) -> None:
+    house.provider = ScriptedProvider([ModelText("It is red."), ProviderStreamCut("cut", **NAMES)])
+    house.agent = replace(house.agent, grounding=GroundingPolicy.DROP)
+    events = await house.ask()
+    assert isinstance(events[-1].payload, Failed)
+    assert (text_of(events), (await house.kept())[1].content) == ("", "")
 
 
 async def test_chat_gives_what_the_stream_ends_with(house: House) -> None:
@@ -357,7 +386,6 @@ async def test_a_conversation_answers_one_message_at_a_time(house: House) -> Non
 
 async def test_a_turn_whose_writer_died_blocks_no_longer_than_its_lease(house: House) -> None:
     house.lease = 0.5
-    house.__post_init__()
     turn = NewTurn(
         run_id="r", question_id="q", answer_id="a", text="Hm?", agent_id="default", conversation_id=None,
         new_conversation_id="c",
@@ -375,7 +403,6 @@ async def test_a_turn_whose_writer_died_blocks_no_longer_than_its_lease(house: H
 
 async def test_a_live_writer_keeps_its_conversation(house: House) -> None:
     house.lease, house.pace = 1, Pace(heartbeat=10, keep=0.1)
-    house.__post_init__()
     house.provider = ScriptedProvider([ModelText("The lighthouse"), Pause(1.6), *words(" is high [1].")])
     asking = asyncio.ensure_future(house.ask())
     await asyncio.sleep(1.3)

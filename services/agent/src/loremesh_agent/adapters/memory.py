@@ -398,6 +398,13 @@ class MemoryConversations:
         found = [kept.message for kept in self._records.of(conversation_id) if kept.message.position > after]
         return found[:limit]
 
+    async def answer(self, message_id: str) -> Message:
+        """See ports.ConversationStore."""
+        kept = self._records.messages.get(key(message_id))
+        if kept is None or kept.message.role is not Role.AGENT:
+            raise MessageNotFound(message_id)
+        return kept.message
+
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """See ports.ConversationStore."""
         with suppress(KeyError):

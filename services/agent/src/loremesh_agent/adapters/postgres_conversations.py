@@ -45,6 +45,8 @@ SELECT {MESSAGE} FROM messages WHERE conversation_id = %(id)s AND position > %(a
 ORDER BY position LIMIT %(limit)s
 """  # noqa: S608
 
+_ANSWER = f"SELECT {MESSAGE} FROM messages WHERE id = %s AND role = 'AGENT'"  # noqa: S608
+
 _RATE = f"""
 UPDATE messages SET rating = %(rating)s, comment = %(comment)s WHERE id = %(id)s AND role = 'AGENT'
 RETURNING {MESSAGE}
@@ -103,6 +105,13 @@ class PostgresConversations:
         if not rows:
             await self.get(conversation_id)
         return [message(row) for row in rows]
+
+    async def answer(self, message_id: str) -> Message:
+        """See ports.ConversationStore."""
+        rows = await self._database.fetch(_ANSWER, [message_id])
+        if not rows:
+            raise MessageNotFound(message_id)
+        return message(rows[0])
 
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """See ports.ConversationStore."""

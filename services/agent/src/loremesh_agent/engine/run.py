@@ -14,7 +14,9 @@ from loremesh_kit.text import clean
 
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.citations import CitationFilter
+from loremesh_agent.domain.claims import check
 from loremesh_agent.domain.conversations import State, Usage
+from loremesh_agent.domain.definitions import GroundingPolicy
 from loremesh_agent.domain.events import (
     Answer,
     Completed,
@@ -29,7 +31,7 @@ from loremesh_agent.domain.events import (
     TextStart,
 )
 from loremesh_agent.domain.excerpts import best_sentence
-from loremesh_agent.domain.grounding import is_refusal, support
+from loremesh_agent.domain.grounding import apply, is_refusal, support
 from loremesh_agent.domain.passages import numbered, shown
 from loremesh_agent.domain.prompts import Prompt, without_references
 from loremesh_agent.domain.repetition import repeats_itself
@@ -82,6 +84,8 @@ class Run:
         self._keep_seconds = keep_seconds
         self._citations = CitationFilter(sources=len(self._passages))
         self._pieces: list[str] = []
+        # Text that is not told before it is checked; None where it is told as it comes.
+        self._held: list[str] | None = None if task.agent.grounding is GroundingPolicy.ANNOTATE else []
 
     async def write(self) -> None:
         """Answer; whatever fails becomes the terminal event, and a cancellation is kept and passed on."""
@@ -105,6 +109,7 @@ class Run:
         self._emit(RunStarted(task.conversation_id, task.agent.id, task.turn.question_id))
         self._emit(SourcesFound(numbered(self._passages)))
         if task.prompt is None:
+            self._held = None
             self._say(task.agent.wording.refusal)
             await self._finish(_NOTHING_ASKED, grounded=False)
         else:
@@ -122,7 +127,7 @@ class Run:
                     match event:
                         case ModelText(text):
                             self._say(self._citations.feed(clean(text)))
-                            if wording.ends_at_repetition and repeats_itself(self._text()):
+                            if wording.ends_at_repetition and repeats_itself(self._so_far()):
                                 finish = ModelFinish(reason=FinishReason.STOP)
                                 break
                         case ModelFinish():
@@ -147,6 +152,9 @@ class Run:
             await self._turns.keep(self._task.turn, self._text())
 
     def _say(self, text: str) -> None:
+        if self._held is not None:
+            self._held.append(text)
+            return
         if not self._pieces:
             text = text.lstrip()
             if text:
@@ -158,8 +166,29 @@ class Run:
     def _text(self) -> str:
         return "".join(self._pieces)
 
+    def _so_far(self) -> str:
+        return self._text() if self._held is None else "".join(self._held)
+
+    def _judge(self) -> bool:
+        """Tell what may be told of the text that was held back, and whether it rests on the documents."""
+        agent, text = self._task.agent, self._so_far().strip()
+        claims = check(
+            text,
+            question=self._task.turn.text,
+            passages=[each.content for each in self._passages],
+            titles=[each.title for each in self._passages],
+            refusal=agent.wording.refusal,
+        )
+        judged = apply(agent.grounding, text, claims, agent.wording)
+        self._held = None
+        self._citations.cited = set(judged.cited)
+        self._say(judged.text)
+        return judged.grounded
+
     def _ground(self) -> bool:
         """Whether the answer rests on the documents; on which ones we say where the model did not."""
+        if self._held is not None:
+            return self._judge()
         wording, text = self._task.agent.wording, self._text()
         if self._citations.cited:
             return True

@@ -10,6 +10,7 @@ from loremesh_kit.postgres import open_database
 from loremesh_kit.server import Wired
 from loremesh_kit.server import main as serve
 
+from loremesh_agent.adapters.embedding import EmbeddingClient
 from loremesh_agent.adapters.ingestion import IngestionClient
 from loremesh_agent.adapters.retrieval import RetrievalClient
 from loremesh_agent.settings import AgentSettings
@@ -35,6 +36,10 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
             )
         )
         documents = IngestionClient(channel=ingestion)
+        embedder = None
+        if settings.embedding_target:
+            # Not among the probes: without it memories are found by their words.
+            embedder = EmbeddingClient(channel=await stack.enter_async_context(open_channel(settings.embedding_target)))
         probes = {
             "postgres": database.probe,
             "nats": bus.probe,
@@ -44,7 +49,15 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
         if settings.chosen_provider == "local":
             # Others are not ours to poll.
             probes["model"] = model.ping
-        outside = Outside(database=database, bus=bus, index=index, documents=documents, model=model, probes=probes)
+        outside = Outside(
+            database=database,
+            bus=bus,
+            index=index,
+            documents=documents,
+            model=model,
+            embedder=embedder,
+            probes=probes,
+        )
         yield assemble(outside, settings=settings)
 
 

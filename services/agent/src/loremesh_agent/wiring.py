@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_server
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from loremesh.agent.v1.memory_pb2_grpc import add_MemoryServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
+from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
 from loremesh_kit.postgres import Database
 from loremesh_kit.server import Servicer, Wired
@@ -15,9 +17,12 @@ from loremesh_kit.worker import JobWorker
 
 from loremesh_agent import protos
 from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.memory_index import PostgresRecallIndex
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
+from loremesh_agent.adapters.postgres_memories import EMBED, PostgresMemories
+from loremesh_agent.adapters.postgres_memory_receipts import FORGET, PostgresMemoryWork
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.chat_job_servicer import ChatJobServicer
@@ -27,8 +32,11 @@ from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.memories import Memories
+from loremesh_agent.engine.memory_jobs import Embedding, Forgetting, MemoryPurge
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
+from loremesh_agent.memory_servicer import MemoryServicer
+from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TextEmbedder, TurnStore
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
 
@@ -37,11 +45,12 @@ SERVICE = "agent"
 _CHAT = "loremesh.agent.v1.ChatService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
+_MEMORIES = "loremesh.agent.v1.MemoryService"
 # Those of Chat and CreateChatJob are kept with the turn and the job.
 _IDEMPOTENT = frozenset(
     f"/{_CONVERSATIONS}/{rpc}"
     for rpc in ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")
-)
+) | frozenset(f"/{_MEMORIES}/{rpc}" for rpc in ("CreateMemory", "ForgetMemories"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,8 @@ class Outside:
     index: PassageIndex
     documents: DocumentRegistry
     model: ModelProvider
+    # None: memories are found by their words alone.
+    embedder: TextEmbedder | None = None
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
 
@@ -67,6 +78,7 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
+            MemoryPurge(store=_memory_store(outside, settings)),
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
         ],
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
@@ -108,7 +120,38 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
             name=_CONVERSATIONS,
         ),
         Servicer(add=add_ChatJobServiceServicer_to_server, servicer=ChatJobServicer(engine=chat_jobs), name=_CHAT_JOBS),
+        Servicer(
+            add=add_MemoryServiceServicer_to_server,
+            servicer=MemoryServicer(engine=memories(outside, settings)),
+            name=_MEMORIES,
+        ),
     ]
+
+
+def memories(outside: Outside, settings: AgentSettings) -> Memories:
+    """What is remembered: for MemoryService, and as the Recollection of tools and loop."""
+    return Memories(
+        store=_memory_store(outside, settings),
+        index=PostgresRecallIndex(database=outside.database),
+        embedder=outside.embedder,
+        clock=SystemClock(),
+        floor=settings.far_similarity,
+    )
+
+
+def _memory_store(outside: Outside, settings: AgentSettings) -> PostgresMemories:
+    return PostgresMemories(
+        database=outside.database, limit=settings.memories_per_scope, embeds=outside.embedder is not None
+    )
+
+
+def _memory_handlers(outside: Outside) -> dict[str, Handler]:
+    work = PostgresMemoryWork(database=outside.database)
+    handlers: dict[str, Handler] = {FORGET: Forgetting(work=work)}
+    if outside.embedder:
+        index = PostgresRecallIndex(database=outside.database)
+        handlers[EMBED] = Embedding(index=index, embedder=outside.embedder, work=work)
+    return handlers
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
@@ -122,7 +165,7 @@ def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
         database=outside.database,
         bus=outside.bus,
         service=SERVICE,
-        handlers={KIND: answering},
+        handlers={KIND: answering, **_memory_handlers(outside)},
         on_dead=work.give_up,
         concurrency=settings.job_concurrency,
         lease=settings.job_lease_seconds,

@@ -87,9 +87,7 @@ async def forget(connection: AsyncConnection[Row], target: LiteralString, parame
     hidden = (await connection.execute(_HIDE + target, values)).rowcount
     made = await (await connection.execute(_INSERT, {**values, "memories": hidden})).fetchone()
     if hidden:
-        await jobs.enqueue(
-            connection, kind=FORGET, payload={}, subject_id=values["receipt_id"], max_attempts=_ATTEMPTS
-        )
+        await jobs.enqueue(connection, kind=FORGET, payload={}, subject_id=values["receipt_id"], max_attempts=_ATTEMPTS)
     return receipt(made or {})
 
 

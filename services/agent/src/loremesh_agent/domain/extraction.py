@@ -20,6 +20,8 @@ _LONGEST_MESSAGE = 4000
 _LONGEST_FACT = 500
 # Of a fact's words, those that the person said; the rest joins them.
 _SHARE_SAID = 0.5
+# Of a fact whose confidence is not told.
+_DOUBTFUL = 0.5
 _KINDS = (Kind.LONG_TERM, Kind.ENTITY, Kind.EPISODIC)
 _DELIMITER = re.compile(r"<(?=\s*/?\s*(message|notes?))", re.IGNORECASE)
 
@@ -110,22 +112,25 @@ def _facts(answer: str) -> list[Any]:
     return []
 
 
-def _noted(given: object) -> Noted | None:
+def _noted(given: Any) -> Noted | None:
     match given:
-        case {"content": str(content), **rest} if content.strip() and len(content) <= _LONGEST_FACT:
-            kind, confidence = rest.get("kind"), rest.get("confidence")
-            is_number = isinstance(confidence, (int, float)) and not isinstance(confidence, bool)
+        case {"content": str(content)} if content.strip() and len(content) <= _LONGEST_FACT:
             return Noted(
                 content=" ".join(content.split()),
-                subject=_name(rest.get("subject")),
-                attribute=_name(rest.get("attribute")),
-                kind=Kind(kind) if kind in _KINDS else Kind.LONG_TERM,
-                confidence=float(confidence) if is_number and 0 < confidence <= 1 else 0.5,
+                subject=_name(given.get("subject")),
+                attribute=_name(given.get("attribute")),
+                kind=next((kind for kind in _KINDS if kind == given.get("kind")), Kind.LONG_TERM),
+                confidence=_confidence(given.get("confidence")),
             )
     return None
 
 
-def _name(given: object) -> str:
+def _confidence(given: Any) -> float:
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return float(given) if is_number and 0 < given <= 1 else _DOUBTFUL
+
+
+def _name(given: Any) -> str:
     return " ".join(given.split())[:LONGEST_NAME] if isinstance(given, str) else ""
 
 

@@ -192,7 +192,7 @@ def rank(query: str, candidates: Iterable[Candidate], *, top_k: int, floor: floa
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """Of two vectors of unit length and the same dimension."""
-    return max(-1.0, min(1.0, sum(map(mul, one, other))))
+    return max(-1.0, min(1.0, float(sum(map(mul, one, other)))))
 
 
 def _fits(asked: frozenset[str], candidate: Candidate, floor: float) -> bool:

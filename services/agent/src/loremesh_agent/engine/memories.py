@@ -25,7 +25,7 @@ from loremesh_agent.domain.memories import (
     user_of,
 )
 from loremesh_agent.errors import MemoryInvalid, MemoryNotFound, ScopeRequired
-from loremesh_agent.ports import Fact, MemoryStore, RecallIndex, Recalled, Scope, TextEmbedder
+from loremesh_agent.ports import Fact, MemoryStore, Recalled, RecallIndex, Scope, TextEmbedder
 
 _log = structlog.get_logger(__name__)
 

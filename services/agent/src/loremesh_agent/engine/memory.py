@@ -31,9 +31,7 @@ class Notes:
 
 def scope_of(*, agent_id: str, conversation_id: str = "") -> Scope:
     """The scope of a run: of the caller, where that is a user, and of the agent."""
-    return Scope(
-        user_id=user_of(identity.current().principal), agent_id=agent_id, conversation_id=conversation_id
-    )
+    return Scope(user_id=user_of(identity.current().principal), agent_id=agent_id, conversation_id=conversation_id)
 
 
 async def recall_for(question: str, *, agent: Agent, scope: Scope, memory: Recollection) -> Notes:

@@ -110,13 +110,13 @@ def _packed(vector: Sequence[float]) -> bytes:
     return _little_endian(array("f", vector)).tobytes()
 
 
-def _unpacked(kept: bytes) -> array[float]:
+def _unpacked(kept: bytes) -> "array[float]":
     vector = array("f")
     vector.frombytes(kept)
     return _little_endian(vector)
 
 
-def _little_endian(vector: array[float]) -> array[float]:
+def _little_endian(vector: "array[float]") -> "array[float]":
     if sys.byteorder == "big":
         vector.byteswap()
     return vector

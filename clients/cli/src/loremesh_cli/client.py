@@ -13,6 +13,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[i
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
+from loremesh.agent.v1.memory_pb2_grpc import MemoryServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -41,6 +42,7 @@ class Mesh:
     retrieval: RetrievalServiceStub
     chat: ChatServiceStub
     chat_jobs: ChatJobServiceStub
+    memories: MemoryServiceStub
 
 
 @asynccontextmanager
@@ -61,6 +63,7 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             retrieval=RetrievalServiceStub(channel),
             chat=ChatServiceStub(channel),
             chat_jobs=ChatJobServiceStub(channel),
+            memories=MemoryServiceStub(channel),
         )
 
 

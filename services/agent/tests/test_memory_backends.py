@@ -586,9 +586,9 @@ async def test_what_expired_long_ago_is_purged_for_every_tenant(postgres_url: st
                 await backend.say("Ada owns a boat.")
                 for content, age in (("It rains.", "2 hours"), ("It snowed.", "2 days")):
                     made = await backend.say(content, ttl=timedelta(hours=1))
-                    await database.fetch(
-                        "UPDATE memories SET valid_until = now() - %s::interval WHERE id = %s", [age, made.id]
-                    )
+                    for column, table in (("id", "memories"), ("memory_id", "memory_expiries")):
+                        update = f"UPDATE {table} SET valid_until = now() - %s::interval WHERE {column} = %s"  # noqa: S608
+                        await database.fetch(update, [age, made.id])
                 await backend.embed()
                 receipt = await backend.memories.forget(memory_id="nothing", scope=None)
                 await database.fetch(

@@ -29,19 +29,20 @@ WITH by_words AS (
     ORDER BY cardinality(ARRAY(SELECT unnest(terms) INTERSECT SELECT unnest(%(terms)s::text[]))) DESC, id DESC
     LIMIT %(limit)s
 ), by_meaning AS (
-    SELECT id FROM memories JOIN memory_vectors ON memory_id = id AND model = %(model)s
-    WHERE {_LIVE} ORDER BY bit_count(signature # %(signature)s::varbit), id DESC LIMIT %(limit)s
+    SELECT id FROM memories WHERE {_LIVE} AND vector_model = %(model)s AND signature IS NOT NULL
+    ORDER BY bit_count(signature # %(signature)s::varbit), id DESC LIMIT %(limit)s
 )
-SELECT {COLUMNS}, terms, vector
+SELECT {COLUMNS}, terms, CASE WHEN vector_model = %(model)s THEN vector END AS vector
 FROM (SELECT id FROM by_words UNION SELECT id FROM by_meaning) AS found
-JOIN memories ON memories.id = found.id LEFT JOIN memory_vectors ON memory_id = found.id AND model = %(model)s
+JOIN memories ON memories.id = found.id LEFT JOIN memory_vectors ON memory_id = memories.id
 """  # noqa: S608 - made of constants, as all here
 
 _PENDING = """
 SELECT id, subject, attribute, content FROM memories WHERE vector_pending AND receipt_id IS NULL
-UNION ALL
-SELECT id, subject, attribute, content FROM memory_vectors JOIN memories ON id = memory_id
-WHERE %(model)s <> '' AND (model < %(model)s OR model > %(model)s) AND receipt_id IS NULL
+UNION
+SELECT id, subject, attribute, content FROM memories
+WHERE %(model)s <> '' AND NOT vector_pending AND receipt_id IS NULL
+    AND (vector_model < %(model)s OR vector_model > %(model)s)
 LIMIT %(limit)s
 """
 
@@ -51,19 +52,16 @@ WITH given AS (
     SELECT * FROM unnest(%(ids)s::text[], %(vectors)s::bytea[], %(signatures)s::varbit[])
         AS given (id, vector, signature)
 ), live AS (
-    SELECT memories.id FROM memories JOIN given ON given.id = memories.id WHERE receipt_id IS NULL FOR SHARE OF memories
-), kept AS (
-    INSERT INTO memory_vectors (memory_id, model, vector, signature)
-    SELECT given.id, %(model)s, vector, signature FROM given JOIN live ON live.id = given.id
-    ON CONFLICT (tenant, memory_id) DO UPDATE
-    SET model = excluded.model, vector = excluded.vector, signature = excluded.signature
+    UPDATE memories SET vector_pending = false, vector_model = %(model)s, signature = given.signature
+    FROM given WHERE memories.id = given.id AND receipt_id IS NULL RETURNING memories.id, vector
 )
-UPDATE memories SET vector_pending = false FROM live WHERE memories.id = live.id AND vector_pending
+INSERT INTO memory_vectors (memory_id, vector) SELECT id, vector FROM live
+ON CONFLICT (tenant, memory_id) DO UPDATE SET vector = excluded.vector
 """
 
 
 class PostgresRecallIndex:
-    """The words in `memories` and the table `memory_vectors`; see ports.RecallIndex."""
+    """Words and signatures in `memories`, and the table `memory_vectors`; see ports.RecallIndex."""
 
     def __init__(self, *, database: Database) -> None:
         self._database = database

@@ -72,6 +72,8 @@ INSERT INTO memories (
 ) RETURNING {COLUMNS}
 """  # noqa: S608
 
+_EXPIRES = "INSERT INTO memory_expiries (memory_id, valid_until) VALUES (%(id)s, %(valid_until)s)"
+
 _GET = f"SELECT {COLUMNS} FROM memories WHERE id = %(id)s AND {VISIBLE}"  # noqa: S608
 
 _PAGE = f"""
@@ -121,6 +123,8 @@ class PostgresMemories:
             superseded = await (await connection.execute(_SUPERSEDE, parameters)).fetchall()
             parameters["supersedes"] = max((row["id"] for row in superseded), default="")
             made = await (await connection.execute(_INSERT, parameters)).fetchone()
+            if new.valid_until:
+                await connection.execute(_EXPIRES, parameters)
             if self._embeds:
                 await jobs.enqueue(
                     connection, kind=EMBED, payload={}, subject_id=parameters["id"], max_attempts=_EMBED_ATTEMPTS

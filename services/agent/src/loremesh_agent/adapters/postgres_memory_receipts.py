@@ -45,7 +45,9 @@ WHERE id = %(receipt_id)s
 """
 
 _EXPIRED = {
-    "memories": "SELECT tenant, id FROM memories WHERE valid_until < now() - interval '1 day' LIMIT %s",
+    "memories": """
+        SELECT tenant, memory_id AS id FROM memory_expiries WHERE valid_until < now() - interval '1 day' LIMIT %s
+    """,
     "receipts": "SELECT tenant, id FROM memory_receipts WHERE create_time < now() - interval '90 days' LIMIT %s",
 }
 

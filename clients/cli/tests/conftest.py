@@ -12,7 +12,15 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from loremesh.agent.v1 import agent_pb2, agent_pb2_grpc, chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
+from loremesh.agent.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    chat_job_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+)
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
@@ -219,6 +227,59 @@ class FakeChatJobs(chat_job_pb2_grpc.ChatJobServiceServicer):
         )
 
 
+@dataclass
+class FakeMemories(memory_pb2_grpc.MemoryServiceServicer):
+    """Keeps memories, one a page, and what it was asked."""
+
+    kept: list[memory_pb2.Memory] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+
+    async def CreateMemory(
+        self, request: memory_pb2.CreateMemoryRequest, context: Context
+    ) -> memory_pb2.CreateMemoryResponse:
+        del context
+        self.asked.append(request)
+        known = [each for each in self.kept if each.content == request.memory.content]
+        if not known:
+            request.memory.id = f"m{len(self.kept)}"
+            self.kept.append(request.memory)
+        return memory_pb2.CreateMemoryResponse(memory=(known or self.kept)[-1], created=not known)
+
+    async def ListMemories(
+        self, request: memory_pb2.ListMemoriesRequest, context: Context
+    ) -> memory_pb2.ListMemoriesResponse:
+        del context
+        self.asked.append(request)
+        start = int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(self.kept) else ""
+        return memory_pb2.ListMemoriesResponse(memories=self.kept[start : start + 1], next_page_token=token)
+
+    async def SearchMemories(
+        self, request: memory_pb2.SearchMemoriesRequest, context: Context
+    ) -> memory_pb2.SearchMemoriesResponse:
+        del context
+        self.asked.append(request)
+        results = [memory_pb2.FoundMemory(memory=each, score=0.5) for each in self.kept]
+        return memory_pb2.SearchMemoriesResponse(results=results)
+
+    async def ExplainMemory(
+        self, request: memory_pb2.ExplainMemoryRequest, context: Context
+    ) -> memory_pb2.ExplainMemoryResponse:
+        found = [each for each in self.kept if each.id == request.memory_id]
+        if not found:
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "MEMORY_NOT_FOUND")
+        return memory_pb2.ExplainMemoryResponse(
+            memory=found[0], standing="superseded", source_text="I moved.", superseded_by=self.kept[-1]
+        )
+
+    async def ForgetMemories(
+        self, request: memory_pb2.ForgetMemoriesRequest, context: Context
+    ) -> memory_pb2.MemoryReceipt:
+        del context
+        self.asked.append(request)
+        return memory_pb2.MemoryReceipt(id="r1", memories=len(self.kept))
+
+
 async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
     """Refuse a call the way the services do."""
     packed = AnyMessage()
@@ -235,6 +296,7 @@ class FakeMesh:
     jobs: FakeJobs
     chat_jobs: FakeChatJobs
     agents: FakeAgents = field(default_factory=FakeAgents)
+    memories: FakeMemories = field(default_factory=FakeMemories)
 
 
 @pytest.fixture
@@ -243,6 +305,8 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     documents, chat, jobs, chat_jobs = FakeDocuments(), FakeChat(), FakeJobs(), FakeChatJobs()
     agents = FakeAgents()
     agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+    memories = FakeMemories()
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -250,5 +314,13 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     url = f"http://127.0.0.1:{port}"
-    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs, agents=agents)
+    yield FakeMesh(
+        url=url,
+        documents=documents,
+        chat=chat,
+        jobs=jobs,
+        chat_jobs=chat_jobs,
+        agents=agents,
+        memories=memories,
+    )
     await server.stop(None)

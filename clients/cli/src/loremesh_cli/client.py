@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from loremesh.agent.v1.agent_pb2_grpc import AgentServiceStub
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
+from loremesh.agent.v1.memory_pb2_grpc import MemoryServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -43,6 +44,7 @@ class Mesh:
     agents: AgentServiceStub
     chat: ChatServiceStub
     chat_jobs: ChatJobServiceStub
+    memories: MemoryServiceStub
 
 
 @asynccontextmanager
@@ -64,6 +66,7 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             agents=AgentServiceStub(channel),
             chat=ChatServiceStub(channel),
             chat_jobs=ChatJobServiceStub(channel),
+            memories=MemoryServiceStub(channel),
         )
 
 

@@ -611,12 +611,12 @@ class PromptInvalid(InvalidField):
 
 
 class MemoryInvalid(InvalidField):
-    """There is nothing to remember in it."""
+    """It cannot be remembered as it is."""
 
     reason = "MEMORY_INVALID"
 
-    def __init__(self) -> None:
-        super().__init__("content must not be empty", field="memory.content")
+    def __init__(self, message: str = "content must not be empty", *, field: str = "content") -> None:
+        super().__init__(message, field=f"memory.{field}")
 
 
 class MemoryFull(ServiceError):

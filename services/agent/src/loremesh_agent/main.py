@@ -10,6 +10,7 @@ from loremesh_kit.postgres import open_database
 from loremesh_kit.server import Wired
 from loremesh_kit.server import main as serve
 
+from loremesh_agent.adapters.embedding import EmbeddingClient
 from loremesh_agent.adapters.ingestion import IngestionClient
 from loremesh_agent.adapters.prices import load
 from loremesh_agent.adapters.prompt_file import PromptFile
@@ -39,6 +40,10 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
             )
         )
         documents = IngestionClient(channel=ingestion)
+        embedder = None
+        if settings.embedding_target:
+            # Not among the probes: without it memories are found by their words.
+            embedder = EmbeddingClient(channel=await stack.enter_async_context(open_channel(settings.embedding_target)))
         probes = {
             "postgres": database.probe,
             "nats": bus.probe,
@@ -58,6 +63,7 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
             lanes=Lanes(settings.traffic()),
             vector_stores=documents,
             prompts=await stack.enter_async_context(_prompts(settings)),
+            embedder=embedder,
             probes=probes,
         )
         yield assemble(outside, settings=settings)

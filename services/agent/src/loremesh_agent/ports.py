@@ -15,6 +15,7 @@ from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
 from loremesh_agent.domain.definitions import AgentDefinition
 from loremesh_agent.domain.events import Event, FinishReason, Payload
+from loremesh_agent.domain.memories import Candidate, Kind, Memory, NewMemory, Receipt
 from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prices import KnownProvider
 from loremesh_agent.domain.prompts import PromptMessage
@@ -200,6 +201,100 @@ class Recollection(Protocol):
 
     async def recall(self, query: str, *, scope: Scope, top_k: int, words_only: bool = False) -> Sequence[Recalled]:
         """What is known, best first, in the scope and those around it."""
+        ...
+
+
+class MemoryStore(Protocol):
+    """Keeps memories. A caller who is a user neither sees nor touches those of other users."""
+
+    async def remember(self, new: NewMemory) -> tuple[Memory, bool]:
+        """The memory, and whether it is new: one that says the same is found, one that contradicts is superseded.
+
+        Raises MemoryFull, ConversationNotFound.
+        """
+        ...
+
+    async def get(self, memory_id: str) -> Memory:
+        """The memory, whatever its standing; raises MemoryNotFound."""
+        ...
+
+    async def page(
+        self, scope: Scope | None, *, kind: Kind | None, show_past: bool, after: Position | None, limit: int
+    ) -> Sequence[Memory]:
+        """At most `limit` memories behind a position, newest first, of exactly a scope or, for None, of any."""
+        ...
+
+    async def superseded(self, memory_id: str) -> Sequence[Memory]:
+        """What it took the place of, and what that did, newest first."""
+        ...
+
+    async def source_text(self, message_id: str) -> str:
+        """What a message says; empty where there is none."""
+        ...
+
+    async def forget(self, *, memory_id: str = "", scope: Scope | None = None) -> Receipt:
+        """Have one memory, or all of exactly a scope, seen by nobody from now on, and purged from every store soon."""
+        ...
+
+    async def receipt(self, receipt_id: str) -> Receipt:
+        """What became of a forgetting that the caller asked for; raises MemoryReceiptNotFound."""
+        ...
+
+    async def purge(self) -> int:
+        """Remove memories that expired and receipts which were kept long enough; how many there were."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of texts, of unit length, and the model that made them."""
+
+    model: str
+    vectors: Sequence[Sequence[float]]
+
+
+class RecallIndex(Protocol):
+    """Finds memories by their words and by what they mean; a memory without a vector is found by its words."""
+
+    async def candidates(
+        self, query: str, *, scope: Scope, kinds: Collection[Kind], embedded: Embedded | None
+    ) -> Sequence[Candidate]:
+        """Those which stand and may fit, of the scope and those around it, in no order; no kinds: all of them.
+
+        `embedded` holds the query's vector; None: by words alone.
+        """
+        ...
+
+    async def pending(self, model: str, *, limit: int) -> Mapping[str, str]:
+        """Texts of memories without a vector, or with one of another model than `model` unless it is empty, by id."""
+        ...
+
+    async def keep(self, memory_ids: Sequence[str], embedded: Embedded) -> None:
+        """Keep vectors, but for what was forgotten meanwhile."""
+        ...
+
+
+class MemoryWork(Protocol):
+    """What a worker writes for a job of memories; every method raises FenceLost once the job is not its own."""
+
+    async def remove_vectors(self, job: Job) -> None:
+        """Purge the index of what the job's receipt is about; again, nothing more is counted."""
+        ...
+
+    async def remove_memories(self, job: Job) -> None:
+        """Purge the memories themselves, finish the receipt and complete the job: all of it or nothing."""
+        ...
+
+    async def complete(self, job: Job) -> None:
+        """Complete a job whose effect is there."""
+        ...
+
+
+class TextEmbedder(Protocol):
+    """Turns texts into vectors."""
+
+    async def embed(self, texts: Sequence[str], *, are_queries: bool) -> Embedded:
+        """One vector a text; raises DependencyUnavailable, DeadlineExceeded."""
         ...
 
 

@@ -67,6 +67,9 @@ class AgentSettings(ServiceSettings):
     retrieval_target: Annotated[str, Shared()] = Field(description="host:port of the retrieval service")
 
     ingestion_target: Annotated[str, Shared()] = Field(description="host:port of the ingestion service")
+    embedding_target: Annotated[str, Shared()] = Field(
+        default="", description="host:port of the embedding service; empty: memories are found by their words alone"
+    )
 
     provider: Provider | None = Field(
         default=None, description="whose model is the default; unset: the first with a key, else local"
@@ -128,6 +131,8 @@ class AgentSettings(ServiceSettings):
     chat_job_seconds: float = Field(default=900.0, gt=0, description="for a chat job, waiting included")
     chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
     group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")
+
+    memories_per_scope: int = Field(default=5000, gt=0, description="memories of one scope before MEMORY_FULL")
 
     @field_validator("requests_per_minute", "tokens_per_minute")
     @classmethod

@@ -10,8 +10,10 @@ from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_se
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from loremesh.agent.v1.grounding_pb2_grpc import add_GroundingServiceServicer_to_server
+from loremesh.agent.v1.memory_pb2_grpc import add_MemoryServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
+from loremesh_kit.jobs import Handler
 from loremesh_kit.outbox import OUTBOX, Relay
 from loremesh_kit.postgres import Database, Row
 from loremesh_kit.server import Servicer, Wired
@@ -20,11 +22,14 @@ from psycopg import AsyncConnection
 
 from loremesh_agent import protos
 from loremesh_agent.adapters.memory import MemoryToolbox
+from loremesh_agent.adapters.memory_index import PostgresRecallIndex
 from loremesh_agent.adapters.postgres_agents import PostgresAgents
 from loremesh_agent.adapters.postgres_approvals import PostgresApprovals
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
+from loremesh_agent.adapters.postgres_memories import EMBED, PostgresMemories
+from loremesh_agent.adapters.postgres_memory_receipts import FORGET, PostgresMemoryWork
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.agent_servicer import AgentServicer
@@ -41,16 +46,20 @@ from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.engine.directory import Directory
 from loremesh_agent.engine.grounding import Grounding
 from loremesh_agent.engine.lanes import Lanes
+from loremesh_agent.engine.memories import Memories
+from loremesh_agent.engine.memory_jobs import Embedding, Forgetting, MemoryPurge
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.vetting import Vetting
 from loremesh_agent.errors import ToolNotFound
 from loremesh_agent.grounding_servicer import GroundingServicer
+from loremesh_agent.memory_servicer import MemoryServicer
 from loremesh_agent.ports import (
     DocumentRegistry,
     ModelCatalogue,
     ModelSource,
     PassageIndex,
     PromptLibrary,
+    TextEmbedder,
     TurnStore,
     VectorStoreRegistry,
 )
@@ -65,6 +74,7 @@ _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
 _APPROVALS = "loremesh.agent.v1.ApprovalService"
 _GROUNDING = "loremesh.agent.v1.GroundingService"
+_MEMORIES = "loremesh.agent.v1.MemoryService"
 # Those of Chat and CreateChatJob are kept with the turn and the job.
 _IDEMPOTENT = frozenset(
     f"/{service}/{rpc}"
@@ -72,6 +82,7 @@ _IDEMPOTENT = frozenset(
         (_AGENTS, ("CreateAgent", "UpdateAgent", "DeleteAgent", "RollbackAgent")),
         (_CONVERSATIONS, ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")),
         (_APPROVALS, ("DecideApproval",)),
+        (_MEMORIES, ("CreateMemory", "ForgetMemories")),
     )
     for rpc in rpcs
 )
@@ -89,6 +100,8 @@ class Outside:
     model: ModelSource
     models: ModelCatalogue
     prompts: PromptLibrary
+    # None: memories are found by their words alone.
+    embedder: TextEmbedder | None = None
     lanes: Lanes = field(default_factory=Lanes)
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
@@ -105,6 +118,7 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
+            MemoryPurge(store=_memory_store(outside, settings)),
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
             AlarmClock(alarms=approvals),
         ],
@@ -152,6 +166,11 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
             name=_CONVERSATIONS,
         ),
         Servicer(add=add_ChatJobServiceServicer_to_server, servicer=ChatJobServicer(engine=chat_jobs), name=_CHAT_JOBS),
+        Servicer(
+            add=add_MemoryServiceServicer_to_server,
+            servicer=MemoryServicer(engine=memories(outside, settings)),
+            name=_MEMORIES,
+        ),
     ]
 
 
@@ -199,6 +218,32 @@ async def _check(tool: str, arguments: Mapping[str, Any]) -> None:
     raise ToolNotFound(tool)
 
 
+def memories(outside: Outside, settings: AgentSettings) -> Memories:
+    """What is remembered: for MemoryService, and as the Recollection of tools and loop."""
+    return Memories(
+        store=_memory_store(outside, settings),
+        index=PostgresRecallIndex(database=outside.database),
+        embedder=outside.embedder,
+        clock=SystemClock(),
+        floor=settings.far_similarity,
+    )
+
+
+def _memory_store(outside: Outside, settings: AgentSettings) -> PostgresMemories:
+    return PostgresMemories(
+        database=outside.database, limit=settings.memories_per_scope, embeds=outside.embedder is not None
+    )
+
+
+def _memory_handlers(outside: Outside) -> dict[str, Handler]:
+    work = PostgresMemoryWork(database=outside.database)
+    handlers: dict[str, Handler] = {FORGET: Forgetting(work=work)}
+    if outside.embedder:
+        index = PostgresRecallIndex(database=outside.database)
+        handlers[EMBED] = Embedding(index=index, embedder=outside.embedder, work=work)
+    return handlers
+
+
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
     work = PostgresChatWork(database=outside.database)
 
@@ -210,7 +255,7 @@ def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
         database=outside.database,
         bus=outside.bus,
         service=SERVICE,
-        handlers={KIND: answering},
+        handlers={KIND: answering, **_memory_handlers(outside)},
         on_dead=work.give_up,
         concurrency=settings.job_concurrency,
         lease=settings.job_lease_seconds,

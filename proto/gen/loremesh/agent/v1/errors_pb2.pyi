@@ -129,7 +129,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 46
     """No memory has this id. NOT_FOUND; metadata `memory_id`."""
     ERROR_REASON_MEMORY_INVALID: _ErrorReason.ValueType  # 47
-    """There is nothing to remember in it. INVALID_ARGUMENT; field `memory.content`."""
+    """It cannot be remembered as it is: nothing in it, too long, over already, or of a scope that is not the caller's or
+    does not fit its kind. INVALID_ARGUMENT; field `memory.content` or another of `memory`.
+    """
     ERROR_REASON_MEMORY_FULL: _ErrorReason.ValueType  # 48
     """The scope holds as many memories as it may. RESOURCE_EXHAUSTED; metadata `limit`."""
     ERROR_REASON_SCOPE_REQUIRED: _ErrorReason.ValueType  # 49
@@ -253,7 +255,9 @@ ERROR_REASON_PROMPT_INVALID: ErrorReason.ValueType  # 45
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 46
 """No memory has this id. NOT_FOUND; metadata `memory_id`."""
 ERROR_REASON_MEMORY_INVALID: ErrorReason.ValueType  # 47
-"""There is nothing to remember in it. INVALID_ARGUMENT; field `memory.content`."""
+"""It cannot be remembered as it is: nothing in it, too long, over already, or of a scope that is not the caller's or
+does not fit its kind. INVALID_ARGUMENT; field `memory.content` or another of `memory`.
+"""
 ERROR_REASON_MEMORY_FULL: ErrorReason.ValueType  # 48
 """The scope holds as many memories as it may. RESOURCE_EXHAUSTED; metadata `limit`."""
 ERROR_REASON_SCOPE_REQUIRED: ErrorReason.ValueType  # 49

@@ -1,5 +1,7 @@
 """What the agent service is told by its environment."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -8,10 +10,13 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
+from loremesh_agent.adapters import tool_server_file
+from loremesh_agent.adapters.tool_hosts import ToolHosts
 from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, Window
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
 from loremesh_agent.engine.chat import Pace
+from loremesh_agent.engine.operator_servers import NamedServer
 
 # What a model of each provider is given unless the environment says otherwise.
 _MODEL = {"openai": "gpt-5.4-mini", "local": "smollm2-135m-instruct"}
@@ -76,6 +81,17 @@ class AgentSettings(ServiceSettings):
     chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
     group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")
 
+    tool_servers_file: str = Field(default="", description="TOML file of tool servers for all tenants; empty: none")
+    tool_hosts: str = Field(
+        default="", description="host:port or host:*, with commas: tool servers there may be private and without TLS"
+    )
+
+    @model_validator(mode="after")
+    def _has_usable_tool_servers(self) -> Self:
+        self.allowed_tool_hosts()
+        self.named_tool_servers()
+        return self
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
         if self.chosen_provider == "local" and not self.local_model_url:
@@ -115,6 +131,14 @@ class AgentSettings(ServiceSettings):
             temperature=_TEMPERATURE[of] if self.temperature is None else self.temperature,
             frequency_penalty=_FREQUENCY_PENALTY[of] if self.frequency_penalty is None else self.frequency_penalty,
         )
+
+    def allowed_tool_hosts(self) -> ToolHosts:
+        """Those the operator trusts."""
+        return ToolHosts.parse(self.tool_hosts)
+
+    def named_tool_servers(self) -> Sequence[NamedServer]:
+        """Those of the operator's file."""
+        return tool_server_file.read(self.tool_servers_file, environment=os.environ)
 
     def floors(self) -> Floors:
         """When passages are relevant."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_server
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
+from loremesh.agent.v1.tool_pb2_grpc import add_ToolServerServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
 from loremesh_kit.outbox import OUTBOX, Relay
@@ -15,29 +16,39 @@ from loremesh_kit.worker import JobWorker
 
 from loremesh_agent import protos
 from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.grpc_tools import GrpcToolServers
+from loremesh_agent.adapters.mcp_http import McpHttpServers
+from loremesh_agent.adapters.mcp_stdio import McpPrograms
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
+from loremesh_agent.adapters.postgres_tool_servers import PostgresToolServers
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.chat_job_servicer import ChatJobServicer
 from loremesh_agent.consumers import DocumentDeletions
+from loremesh_agent.domain.tool_servers import Kind
 from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.operator_servers import OperatorServers
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
+from loremesh_agent.engine.tool_checks import ToolChecks
+from loremesh_agent.engine.tool_servers import ServerTools, ToolServers
+from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, ToolServerClient, TurnStore
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
+from loremesh_agent.tool_server_servicer import ToolServerServicer
 
 SERVICE = "agent"
 
 _CHAT = "loremesh.agent.v1.ChatService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
-# Those of Chat and CreateChatJob are kept with the turn and the job.
+_TOOL_SERVERS = "loremesh.agent.v1.ToolServerService"
+# Those of Chat, CreateChatJob and CreateToolServer are kept with the turn, the job and the server.
 _IDEMPOTENT = frozenset(
     f"/{_CONVERSATIONS}/{rpc}"
     for rpc in ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")
@@ -62,14 +73,19 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     jobs = PostgresChatJobs(
         database=outside.database, waiting_limit=settings.chat_jobs_waiting, seconds=settings.chat_job_seconds
     )
+    external = _external_tools(outside.database, settings)
     return Wired(
-        servicers=_servicers(outside, jobs, settings),
+        servicers=[*_servicers(outside, jobs, settings), external.servicer],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
         ],
-        background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
+        background=[
+            Relay(database=outside.database, bus=outside.bus, service=SERVICE),
+            external.programs,
+            external.checks,
+        ],
         probes=outside.probes,
         long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob"}),
         idempotent=_IDEMPOTENT,
@@ -109,6 +125,38 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
         ),
         Servicer(add=add_ChatJobServiceServicer_to_server, servicer=ChatJobServicer(engine=chat_jobs), name=_CHAT_JOBS),
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExternalTools:
+    """What brings the tools of others."""
+
+    servicer: Servicer
+    tools: ServerTools
+    programs: McpPrograms
+    checks: ToolChecks
+
+
+def _external_tools(database: Database, settings: AgentSettings) -> _ExternalTools:
+    hosts, programs = settings.allowed_tool_hosts(), McpPrograms()
+    clients: Mapping[Kind, ToolServerClient] = {
+        Kind.GRPC: GrpcToolServers(hosts=hosts),
+        Kind.MCP_HTTP: McpHttpServers(hosts=hosts),
+        Kind.MCP_STDIO: programs,
+    }
+    store = PostgresToolServers(database=database)
+    operator = OperatorServers(named=settings.named_tool_servers(), store=store)
+    servers = ToolServers(store=store, operator=operator, clients=clients)
+    return _ExternalTools(
+        servicer=Servicer(
+            add=add_ToolServerServiceServicer_to_server,
+            servicer=ToolServerServicer(engine=servers),
+            name=_TOOL_SERVERS,
+        ),
+        tools=ServerTools(servers=servers, clients=clients),
+        programs=programs,
+        checks=ToolChecks(store=store, operator=operator, clients=clients),
+    )
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:

@@ -407,8 +407,8 @@ class ToolServerClient(Protocol):
     ) -> ToolResult:
         """Call a tool, as long as it is still described in the same way.
 
-        Raises ToolUnavailable and AddressForbidden where it was not called, ToolFailed where it failed; ToolTimeout, and
-        DependencyUnavailable for a tool that may change something, where nobody knows.
+        Raises ToolUnavailable and AddressForbidden where it was not called, ToolFailed where it failed; ToolTimeout,
+        and DependencyUnavailable for a tool that may change something, where nobody knows.
         """
         ...
 

@@ -14,7 +14,7 @@ from loremesh_kit import deadline, identity
 from loremesh_kit.text import clean
 
 from loremesh_agent.adapters.structs import plain
-from loremesh_agent.adapters.tool_hosts import ToolHosts
+from loremesh_agent.adapters.tool_hosts import ToolHosts, is_port
 from loremesh_agent.domain.tool_servers import (
     MAX_CONTENT,
     Described,
@@ -98,9 +98,8 @@ class GrpcToolServers:
         host, port, secure = _parse(server.address, self._hosts)
         addresses = await self._hosts.resolve(host, port)
         scheme = f"ipv{ip_address(addresses[0].partition('%')[0]).version}"
-        target = f"{scheme}:" + ",".join(
-            f"[{each}]:{port}" if scheme == "ipv6" else f"{each}:{port}" for each in addresses
-        )
+        hosts = [f"[{each}]" if scheme == "ipv6" else each for each in addresses]
+        target = f"{scheme}:" + ",".join(f"{each}:{port}" for each in hosts)
         options = (*_OPTIONS, ("grpc.default_authority", f"{host}:{port}"))
         if secure:
             named = (*options, ("grpc.ssl_target_name_override", host))
@@ -159,7 +158,7 @@ def _parse(address: str, hosts: ToolHosts) -> tuple[str, int, bool]:
     secure = address.startswith("https://")
     host, _, port = address.removeprefix("https://").rstrip("/").rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536 or set(host) & set("/@?#%"):
+    if not host or not is_port(port) or set(host) & set("/@?#%"):
         raise ToolServerInvalid(
             "The address must be host:port, or https://host:port for TLS.", field="tool_server.address"
         )

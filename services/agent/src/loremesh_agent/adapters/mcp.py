@@ -135,15 +135,12 @@ def _text(block: types.ContentBlock) -> str:
             return text
         case types.EmbeddedResource(resource=types.TextResourceContents(text=text)):
             return text
-        case types.EmbeddedResource(resource=resource):
-            return f"[a file, {resource.mime_type or 'of unknown type'}: {resource.uri}]"
+        case types.EmbeddedResource(resource=types.BlobResourceContents(uri=uri)):
+            return f"[a file: {uri}]"
         case types.ResourceLink(name=name, uri=uri):
             return f"[a resource, {name}: {uri}]"
-        case types.ImageContent(mime_type=kind):
-            return f"[an image, {kind}]"
-        case types.AudioContent(mime_type=kind):
-            return f"[a recording, {kind}]"
-    return "[something that is no text]"
+        case types.ImageContent(mime_type=media_type) | types.AudioContent(mime_type=media_type):
+            return f"[no text but {media_type}]"
 
 
 def unusable(error: BaseException, server: NewToolServer) -> ServiceError:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from loremesh_agent.errors import AddressForbidden, ToolServerInvalid
 
 _RESOLVE_SECONDS = 5.0
+_LAST_PORT = 65_535
 # Everything else is local, reserved, or an IPv4 address in other clothes.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _DISGUISES = (IPv6Network("2002::/16"), IPv6Network("2001::/23"))
@@ -66,9 +67,14 @@ def is_public(address: str) -> bool:
             return parsed in _GLOBAL_UNICAST and not any(parsed in each for each in _DISGUISES)
 
 
+def is_port(text: str) -> bool:
+    """Whether it is the number of a port."""
+    return text.isascii() and text.isdigit() and 0 < int(text) <= _LAST_PORT
+
+
 def _entry(text: str) -> tuple[str, str]:
     host, separator, port = text.rpartition(":")
-    if not separator or not host or not (port == "*" or (port.isdigit() and 0 < int(port) < 65536)):
+    if not separator or not host or not (port == "*" or is_port(port)):
         message = f"{text!r} is neither host:port nor host:*"
         raise ValueError(message)
     return host.strip("[]").lower(), port

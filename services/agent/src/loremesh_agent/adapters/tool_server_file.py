@@ -36,7 +36,7 @@ class _Entry(BaseModel):
 
 
 def read(path: str, *, environment: Mapping[str, str]) -> Sequence[NamedServer]:
-    """The file's servers, `[id]` tables in TOML; none for an empty path. Raises ValueError in words for the operator."""
+    """The file's servers, `[id]` tables in TOML; none for an empty path. Raises ValueError for the operator."""
     if not path:
         return []
     try:
@@ -60,9 +60,8 @@ def _named(server_id: str, table: Any, environment: Mapping[str, str]) -> NamedS
     if (entry.kind is Kind.MCP_STDIO) != bool(entry.command) or bool(entry.command) == bool(entry.address):
         message = f"[{server_id}]: a program has a command, every other server an address"
         raise ValueError(message)
-    missing = [
-        name for name in (*entry.env, *([entry.token_env] if entry.token_env else [])) if name not in environment
-    ]
+    needed = (*entry.env, entry.token_env) if entry.token_env else entry.env
+    missing = [name for name in needed if name not in environment]
     if missing:
         message = f"[{server_id}]: the variable {missing[0]} is not set"
         raise ValueError(message)

@@ -70,7 +70,7 @@ class NewToolServer:
     id: str
     kind: Kind
     address: str = ""
-    token: SecretStr = SecretStr("")
+    token: SecretStr = field(default_factory=lambda: SecretStr(""))
     default_effect: Effect = Effect.SIDE_EFFECTING
     timeout_seconds: float = 30.0
     program: Program | None = None
@@ -168,7 +168,7 @@ def described(tools: Sequence[Described], *, server_id: str) -> tuple[Described,
 def _check_name(name: str, *, server_id: str) -> None:
     if not 0 < len(name) <= _MAX_NAME or not _LETTERS.issuperset(name):
         raise ToolServerInvalid(
-            f"{clean(name)[:_MAX_NAME]!r} is no name of a tool: it must be letters, digits, - and _, at most {_MAX_NAME}."
+            f"{clean(name)[:_MAX_NAME]!r} is no name of a tool: letters, digits, - and _, at most {_MAX_NAME}."
         )
     if len(full := full_name(server_id, name)) > _MAX_NAME:
         raise ToolServerInvalid(
@@ -193,7 +193,7 @@ def check_schema(schema: Mapping[str, Any], *, field: str) -> None:
         raise SchemaInvalid("It refers to something outside.", field=field)
     checker = validator_for(schema, default=Draft202012Validator)
     try:
-        checker.check_schema(schema)
+        checker.check_schema(dict(schema))
         # What refers to itself, or to nothing, is found out by using it.
         next(checker(schema).iter_errors({}), None)
     except SchemaError as error:

@@ -43,8 +43,8 @@ class ToolServers:
     async def create(self, wanted: NewToolServer, *, claim: Claim | None = None) -> ToolServer:
         """Register a server with the tools it has now.
 
-        Raises ToolServerExists, ToolServerInvalid, ToolServerUnavailable, ToolNameClash, SchemaInvalid, AddressForbidden,
-        IdempotencyConflict.
+        Raises ToolServerExists, ToolServerInvalid, ToolServerUnavailable, ToolNameClash, SchemaInvalid,
+        AddressForbidden, IdempotencyConflict.
         """
         if claim and (made := await self._store.claimed(claim)):
             return await self._store.get(made)

@@ -131,16 +131,15 @@ def _within(texts: Iterable[str], limit: int) -> Iterator[str]:
 
 def _text(block: types.ContentBlock) -> str:
     match block:
-        case types.TextContent(text=text):
-            return text
-        case types.EmbeddedResource(resource=types.TextResourceContents(text=text)):
-            return text
-        case types.EmbeddedResource(resource=types.BlobResourceContents(uri=uri)):
-            return f"[a file: {uri}]"
-        case types.ResourceLink(name=name, uri=uri):
-            return f"[a resource, {name}: {uri}]"
-        case types.ImageContent(mime_type=media_type) | types.AudioContent(mime_type=media_type):
-            return f"[no text but {media_type}]"
+        case types.TextContent():
+            return block.text
+        case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
+            return resource.text
+        case types.EmbeddedResource():
+            return f"[a file: {block.resource.uri}]"
+        case types.ResourceLink():
+            return f"[a resource, {block.name}: {block.uri}]"
+    return f"[no text but {block.mime_type}]"
 
 
 def unusable(error: BaseException, server: NewToolServer) -> ServiceError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,6 +35,8 @@ class McpHttpServers:
         # It logs what servers say.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
         self._hosts = hosts
+        # To read the authorities' certificates takes longer than most calls.
+        self._trust = httpx2.create_ssl_context()
 
     def sleeps(self, server: NewToolServer) -> bool:
         """See ports.ToolServerClient."""
@@ -69,7 +72,7 @@ class McpHttpServers:
     async def _connect(self, server: NewToolServer) -> AsyncIterator[ClientSession]:
         token = server.token.get_secret_value()
         client = httpx2.AsyncClient(
-            transport=_CheckedTransport(hosts=self._hosts, url=server.address),
+            transport=_CheckedTransport(hosts=self._hosts, url=server.address, trust=self._trust),
             headers={"accept-encoding": "identity"} | ({"authorization": f"Bearer {token}"} if token else {}),
             timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
             trust_env=False,
@@ -85,10 +88,10 @@ class McpHttpServers:
 class _CheckedTransport(httpx2.AsyncBaseTransport):
     """Connects to the address it has checked, and reads so much and no more."""
 
-    def __init__(self, *, hosts: ToolHosts, url: str) -> None:
+    def __init__(self, *, hosts: ToolHosts, url: str, trust: ssl.SSLContext) -> None:
         self._hosts = hosts
         self._host, self._port = _parse(url, hosts)
-        self._inner = httpx2.AsyncHTTPTransport(trust_env=False)
+        self._inner = httpx2.AsyncHTTPTransport(verify=trust, trust_env=False)
         self._address = ""
         self.left = _MAX_BYTES
 

@@ -61,7 +61,9 @@ class Double:
                 return types.CallToolResult(content=[types.TextContent(text="It is broken.")], is_error=True)
             case "picky":
                 raise_invalid(f"{given} will not do")
-        return types.CallToolResult(content=[types.TextContent(text=given.get("text", "")), types.TextContent(text="!")])
+        return types.CallToolResult(
+            content=[types.TextContent(text=given.get("text", "")), types.TextContent(text="!")]
+        )
 
     def server(self) -> Server[Any]:
         return Server("double", on_list_tools=self.list_tools, on_call_tool=self.call_tool)
@@ -146,9 +148,7 @@ async def _read(receive: Any) -> tuple[bytes, str]:
         return body, ""
 
 
-async def answer(
-    send: Any, status: int, pieces: Any, *, kind: bytes = b"application/json", headers: Any = ()
-) -> None:
+async def answer(send: Any, status: int, pieces: Any, *, kind: bytes = b"application/json", headers: Any = ()) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *headers]})
     for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})

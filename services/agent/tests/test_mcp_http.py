@@ -56,9 +56,7 @@ async def call(double: Double, name: str = "echo", *, text: str = "hello", **fie
 
 
 async def test_a_tool_is_described_and_called(any_double: Double) -> None:
-    described = Described(
-        name="echo", description="The tool echo.", input_schema=SCHEMA, effect=Effect.SIDE_EFFECTING
-    )
+    described = Described(name="echo", description="The tool echo.", input_schema=SCHEMA, effect=Effect.SIDE_EFFECTING)
     assert await SERVERS.describe(server(any_double)) == (described,)
     result = await call(any_double)
     assert (result.content, result.failed) == ("hello\n!", False)
@@ -151,7 +149,9 @@ async def test_a_long_answer_is_cut(double: Double) -> None:
     assert (await call(double, "long")).content == "ä" * MAX_CONTENT
 
 
-@pytest.mark.parametrize("mood", ["garbage", "page", "error", "flood", "flood-events", "bomb", "redirect", "dies", "lies"])
+@pytest.mark.parametrize(
+    "mood", ["garbage", "page", "error", "flood", "flood-events", "bomb", "redirect", "dies", "lies"]
+)
 async def test_a_server_that_misbehaves_is_of_no_use(double: Double, mood: str) -> None:
     double.mood, double.moody = mood, "*"
     with pytest.raises(ToolServerUnavailable) as raised:
@@ -159,7 +159,9 @@ async def test_a_server_that_misbehaves_is_of_no_use(double: Double, mood: str) 
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("mood", ["garbage", "page", "error", "flood", "flood-events", "bomb", "redirect", "dies", "lies"])
+@pytest.mark.parametrize(
+    "mood", ["garbage", "page", "error", "flood", "flood-events", "bomb", "redirect", "dies", "lies"]
+)
 async def test_whether_a_call_that_broke_had_its_effect_is_left_open(double: Double, mood: str) -> None:
     double.mood = mood
     with pytest.raises(DependencyUnavailable):

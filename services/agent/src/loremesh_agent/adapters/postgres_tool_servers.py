@@ -25,7 +25,7 @@ INSERT INTO tool_servers (id, kind, address, token, default_effect, timeout_seco
 VALUES (%(id)s, %(kind)s, %(address)s, %(token)s, %(default_effect)s, %(timeout_seconds)s, %(tools)s, %(healthy)s)
 """
 
-_CHECK = "INSERT INTO tool_server_checks (tool_server_id, due_at) VALUES (%(id)s, now() + interval '1 minute')"
+_CHECK = "INSERT INTO tool_server_checks (tool_server_id) VALUES (%(id)s)"
 
 _REPLACE = """
 UPDATE tool_servers SET

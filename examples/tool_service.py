@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, no package
 """A team's own tools for agents: two calls of ToolService, served over gRPC.
 
 Run it with `python examples/tool_service.py 127.0.0.1:7000`, then register it as docs/tools.md says.
@@ -59,12 +60,11 @@ class OrderTools(ToolServiceServicer):
         match request.name:
             case "order_state":
                 return pb.CallToolResponse(content=ORDERS[order])
-            case "cancel_order":
-                # The same call again is answered as before and does nothing more. A real one keeps this with its orders.
+            case _:
+                # The same call again is answered as before and does nothing more: keep this with your orders.
                 if request.idempotency_key not in self._answered:
                     self._answered[request.idempotency_key] = self._cancel(order)
                 return self._answered[request.idempotency_key]
-        await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such tool.")
 
     def _cancel(self, order: str) -> pb.CallToolResponse:
         if ORDERS[order] == "shipped":

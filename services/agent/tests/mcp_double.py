@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +56,7 @@ class Double:
             case "figures":
                 return types.CallToolResult(content=[], structured_content={"answer": 42})
             case "long":
-                return types.CallToolResult(content=[types.TextContent(text="ä" * 900_000)])
+                return types.CallToolResult(content=[types.TextContent(text="ä" * 200_000)])
             case "fails":
                 return types.CallToolResult(content=[types.TextContent(text="It is broken.")], is_error=True)
             case "picky":
@@ -104,7 +104,7 @@ class _Moody:
 
         await self._app(scope, again, send)
 
-    async def _misbehave(self, mood: str, body: bytes, receive: Any, send: Any) -> None:
+    async def _misbehave(self, mood: str, body: bytes, receive: Any, send: Any) -> None:  # noqa: C901 - one case each
         match mood:
             case "hang":
                 while (await receive())["type"] != "http.disconnect":
@@ -155,6 +155,12 @@ async def answer(send: Any, status: int, pieces: Any, *, kind: bytes = b"applica
     await send({"type": "http.response.body", "body": b""})
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 - it is seen by asking
+            await asyncio.sleep(0.02)
+
+
 class _Quiet(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -168,8 +174,7 @@ async def serving_mcp(double: Double, **options: Any) -> AsyncIterator[Double]:
     server = _Quiet(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=0))
     async with background() as group:
         group.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         double.url = f"http://127.0.0.1:{port}/mcp"
         try:

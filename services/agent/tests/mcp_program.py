@@ -19,6 +19,11 @@ mood, log = sys.argv[1], Path(sys.argv[2])
 described = "The tool echo."
 
 
+def note(line: str) -> None:
+    with log.open("a") as file:
+        file.write(f"{line}\n")
+
+
 def flood() -> None:
     while True:
         sys.stdout.write('{"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "')
@@ -38,8 +43,7 @@ async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
 
 async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
     global described  # noqa: PLW0603 - it changes its mind
-    with log.open("a") as file:
-        file.write("called\n")
+    note("called")
     match mood:
         case "hangs":
             await asyncio.sleep(600)
@@ -63,8 +67,7 @@ async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.
 
 
 async def main() -> None:
-    with log.open("a") as file:
-        file.write(f"started {os.getpid()}\n")
+    note(f"started {os.getpid()}")
     match mood:
         case "mute":
             await asyncio.sleep(600)
@@ -72,8 +75,7 @@ async def main() -> None:
             sys.exit(1)
         case "parent":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # noqa: ASYNC220
-            with log.open("a") as file:
-                file.write(f"child {child.pid}\n")
+            note(f"child {child.pid}")
     server = Server("program", on_list_tools=list_tools, on_call_tool=call_tool)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())

@@ -33,6 +33,8 @@ from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.identity import Identity
 from pydantic import SecretStr
 
+from .mcp_double import until
+
 pytestmark = pytest.mark.unit
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "tool_service.py"
@@ -204,9 +206,7 @@ async def test_a_call_that_hangs_ends_at_its_time(double: Double, who: Identity)
 async def test_an_abandoned_call_ends_within_a_second(double: Double, who: Identity) -> None:
     double.mood = "hangs"
     calling = asyncio.create_task(call(double))
-    async with asyncio.timeout(30):
-        while not double.calls:
-            await asyncio.sleep(0.01)
+    await until(lambda: bool(double.calls))
     began = time.monotonic()
     calling.cancel()
     await asyncio.wait([calling])

@@ -79,7 +79,7 @@ class McpHttpServers:
         )
         async with (
             client,
-            streamable_http_client(server.address, http_client=client) as streams,
+            streamable_http_client(server.address, http_client=client, max_sse_event_size=_MAX_BYTES) as streams,
             mcp.open_session(streams) as session,
         ):
             yield session

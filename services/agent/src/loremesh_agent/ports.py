@@ -424,8 +424,12 @@ class ToolServerStore(Protocol):
         """Id of the server that a request with this claim made before; raises IdempotencyConflict."""
         ...
 
-    async def put(self, server: ToolServer, *, tenant: str | None = None) -> None:
-        """Keep it in place of what there is of its id; raises ToolServerNotFound unless `tenant` is given."""
+    async def put(self, server: ToolServer) -> None:
+        """Keep it in place of what there is of its id; raises ToolServerNotFound."""
+        ...
+
+    async def introduce(self, server: ToolServer, *, tenant: str) -> None:
+        """Keep it unless there is one of its id."""
         ...
 
     async def get(self, server_id: str, *, tenant: str | None = None) -> ToolServer:

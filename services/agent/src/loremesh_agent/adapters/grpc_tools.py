@@ -20,8 +20,8 @@ from loremesh_agent.domain.tool_servers import (
     Described,
     NewToolServer,
     described,
-    differences,
     full_name,
+    is_described,
     lost,
 )
 from loremesh_agent.domain.tools import CallContext, Effect, ToolResult
@@ -69,7 +69,7 @@ class GrpcToolServers:
     async def describe(self, server: NewToolServer) -> tuple[Described, ...]:
         """See ports.ToolServerClient."""
         async with self._open(server) as stub:
-            return await _describe(stub, server)
+            return described(await _describe(stub, server), server_id=server.id)
 
     async def call(
         self, server: NewToolServer, tool: Described, arguments: Mapping[str, Any], context: CallContext
@@ -83,7 +83,7 @@ class GrpcToolServers:
         with deadline.scope(server.timeout_seconds):
             try:
                 async with self._open(server) as stub:
-                    if differences([tool], await _describe(stub, server)):
+                    if not is_described(tool, await _describe(stub, server)):
                         raise ToolUnavailable(name)
                     seconds = deadline.within(server.timeout_seconds)
                     answer = await stub.CallTool(request, timeout=seconds, metadata=_luggage(server))
@@ -110,14 +110,14 @@ class GrpcToolServers:
             yield ToolServiceStub(channel)
 
 
-async def _describe(stub: ToolServiceStub, server: NewToolServer) -> tuple[Described, ...]:
+async def _describe(stub: ToolServiceStub, server: NewToolServer) -> list[Described]:
     seconds = deadline.within(_DESCRIBE_SECONDS)
     try:
         answer = await stub.DescribeTools(tool_pb2.DescribeToolsRequest(), timeout=seconds, metadata=_luggage(server))
     except aio.AioRpcError as error:
         _log.warning("tool server failed", tool_server_id=server.id, code=error.code().name)
         raise ToolServerUnavailable(server.id) from error
-    return described([_tool(each, server.default_effect) for each in answer.tools], server_id=server.id)
+    return [_tool(each, server.default_effect) for each in answer.tools]
 
 
 def _tool(tool: tool_pb2.ToolDescription, default: Effect) -> Described:

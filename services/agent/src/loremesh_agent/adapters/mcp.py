@@ -18,7 +18,6 @@ from loremesh_agent.domain.tool_servers import (
     MAX_TOOLS,
     Described,
     NewToolServer,
-    described,
     lost,
     more_careful,
 )
@@ -65,8 +64,8 @@ async def open_session(streams: TransportStreams, **options: Any) -> AsyncIterat
         yield session
 
 
-async def list_tools(session: ClientSession, server: NewToolServer) -> tuple[Described, ...]:
-    """All that the server has; raises FAILURES, and as `described` does."""
+async def list_tools(session: ClientSession, server: NewToolServer) -> list[Described]:
+    """All that the server has, as it says, or one more than it may have; raises FAILURES, ToolServerInvalid."""
     tools: list[types.Tool] = []
     cursor: str | None = None
     for _ in range(_MAX_PAGES):
@@ -74,7 +73,7 @@ async def list_tools(session: ClientSession, server: NewToolServer) -> tuple[Des
         tools += page.tools
         cursor = page.next_cursor
         if cursor is None or len(tools) > MAX_TOOLS:
-            return described([_described(tool, server.default_effect) for tool in tools], server_id=server.id)
+            return [_described(tool, server.default_effect) for tool in tools]
     raise ToolServerInvalid("Its list of tools has no end.")
 
 

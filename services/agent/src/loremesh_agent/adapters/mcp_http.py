@@ -15,7 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from loremesh_agent.adapters import mcp
 from loremesh_agent.adapters.tool_hosts import ToolHosts
-from loremesh_agent.domain.tool_servers import Described, NewToolServer, differences, full_name
+from loremesh_agent.domain.tool_servers import Described, NewToolServer, described, full_name, is_described
 from loremesh_agent.domain.tools import CallContext, ToolResult
 from loremesh_agent.errors import ToolServerInvalid, ToolTimeout, ToolUnavailable
 
@@ -47,7 +47,7 @@ class McpHttpServers:
         """See ports.ToolServerClient."""
         try:
             async with asyncio.timeout(deadline.within(_DESCRIBE_SECONDS)), self._connect(server) as session:
-                return await mcp.list_tools(session, server)
+                return described(await mcp.list_tools(session, server), server_id=server.id)
         except mcp.FAILURES as error:
             raise mcp.unusable(error, server) from error
 
@@ -58,7 +58,7 @@ class McpHttpServers:
         name, called = full_name(server.id, tool.name), False
         try:
             async with asyncio.timeout(deadline.within(server.timeout_seconds)), self._connect(server) as session:
-                if differences([tool], await mcp.list_tools(session, server)):
+                if not is_described(tool, await mcp.list_tools(session, server)):
                     raise ToolUnavailable(name)
                 called = True
                 return await mcp.call_tool(session, tool, arguments, context)

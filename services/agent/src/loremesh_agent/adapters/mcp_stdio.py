@@ -14,7 +14,7 @@ from mcp import ClientSession, types
 
 from loremesh_agent.adapters import mcp
 from loremesh_agent.adapters.program import run_program
-from loremesh_agent.domain.tool_servers import Described, NewToolServer, Program, differences, full_name
+from loremesh_agent.domain.tool_servers import Described, NewToolServer, Program, described, full_name, is_described
 from loremesh_agent.domain.tools import CallContext, ToolResult
 from loremesh_agent.errors import ToolServerUnavailable, ToolTimeout, ToolUnavailable
 
@@ -34,7 +34,7 @@ class _Running:
     ready: "asyncio.Future[ClientSession]"
     task: asyncio.Task[None] | None = None
     # None: to be asked for again.
-    tools: tuple[Described, ...] | None = None
+    tools: list[Described] | None = None
 
 
 @dataclass
@@ -73,7 +73,7 @@ class McpPrograms:
             async with asyncio.timeout(deadline.within(_START_SECONDS)):
                 running = await self._started(server)
                 running.tools = None
-                return await self._tools(running, server)
+                return described(await self._tools(running, server), server_id=server.id)
         except mcp.FAILURES as error:
             raise mcp.unusable(error, server) from error
 
@@ -85,7 +85,7 @@ class McpPrograms:
         try:
             async with asyncio.timeout(deadline.within(server.timeout_seconds)):
                 running = await self._started(server)
-                if differences([tool], await self._tools(running, server)):
+                if not is_described(tool, await self._tools(running, server)):
                     raise ToolUnavailable(name)
                 called = True
                 return await mcp.call_tool(running.ready.result(), tool, arguments, context)
@@ -97,7 +97,7 @@ class McpPrograms:
             told = mcp.broken(error, server, tool) if called else mcp.uncalled(error, server, name)
             raise told from error
 
-    async def _tools(self, running: _Running, server: NewToolServer) -> tuple[Described, ...]:
+    async def _tools(self, running: _Running, server: NewToolServer) -> list[Described]:
         if running.tools is None:
             running.tools = await mcp.list_tools(running.ready.result(), server)
         return running.tools

@@ -90,15 +90,16 @@ class PostgresToolServers:
             raise IdempotencyConflict(message, metadata={"key": claim.key})
         return bytes(rows[0]["response"]).decode()
 
-    async def put(self, server: ToolServer, *, tenant: str | None = None) -> None:
+    async def put(self, server: ToolServer) -> None:
+        """See ports.ToolServerStore."""
+        if not await self._database.fetch(_REPLACE, _values(server)):
+            raise ToolServerNotFound(server.id)
+
+    async def introduce(self, server: ToolServer, *, tenant: str) -> None:
         """See ports.ToolServerStore."""
         async with self._database.transaction(tenant) as connection:
-            found = await (await connection.execute(_REPLACE, _values(server))).fetchone()
-            if found is None and tenant is None:
-                raise ToolServerNotFound(server.id)
-            if found is None:
-                await connection.execute(_INSERT + " ON CONFLICT DO NOTHING", _values(server))
-                await connection.execute(_CHECK + " ON CONFLICT DO NOTHING", {"id": server.id})
+            await connection.execute(_INSERT + " ON CONFLICT DO NOTHING", _values(server))
+            await connection.execute(_CHECK + " ON CONFLICT DO NOTHING", {"id": server.id})
 
     async def get(self, server_id: str, *, tenant: str | None = None) -> ToolServer:
         """See ports.ToolServerStore."""

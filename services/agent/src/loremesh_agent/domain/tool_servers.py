@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import unquote
 
 from jsonschema import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from loremesh_kit.errors import DependencyUnavailable, ServiceError
 from loremesh_kit.text import clean
 from pydantic import SecretStr
-from referencing.exceptions import Unresolvable
 
 from loremesh_agent.domain.tools import Effect, ToolSpec
 from loremesh_agent.errors import SchemaInvalid, ToolFailed, ToolNameClash, ToolServerInvalid
@@ -25,6 +25,8 @@ _MAX_DESCRIPTION = 2000
 _MAX_NAME = 64
 _MAX_SCHEMA_BYTES = 32_768
 _MAX_SCHEMA_DEPTH = 24
+_MAX_SCHEMA_NODES = 5000
+_CIRCLE = -1
 # A server's id has no underscore, so the first two in a tool's name end it.
 _SEPARATOR = "__"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
@@ -154,14 +156,17 @@ def described(tools: Sequence[Described], *, server_id: str) -> tuple[Described,
             raise ToolNameClash(full_name(server_id, tool.name))
         seen.add(tool.name)
         check_schema(tool.input_schema, field=f"tools[{tool.name}].input_schema")
-    return tuple(
-        Described(
-            name=tool.name,
-            description=clean(tool.description)[:_MAX_DESCRIPTION],
-            input_schema=_cleaned(tool.input_schema),
-            effect=tool.effect,
-        )
-        for tool in tools
+    return tuple(map(_kept, tools))
+
+
+def is_described(tool: Described, now: Sequence[Described]) -> bool:
+    """Whether what a server says now describes a tool as it is kept."""
+    return [_kept(each) for each in now if each.name == tool.name] == [tool]
+
+
+def _kept(tool: Described) -> Described:
+    return replace(
+        tool, description=clean(tool.description)[:_MAX_DESCRIPTION], input_schema=_cleaned(tool.input_schema)
     )
 
 
@@ -189,18 +194,46 @@ def check_schema(schema: Mapping[str, Any], *, field: str) -> None:
         raise SchemaInvalid(f"It is larger than {_MAX_SCHEMA_BYTES} bytes.", field=field)
     if schema.get("type") != "object":
         raise SchemaInvalid("Its type is not object.", field=field)
-    if not all(reference.startswith("#") for reference in _references(schema)):
-        raise SchemaInvalid("It refers to something outside.", field=field)
-    checker = validator_for(schema, default=Draft202012Validator)
     try:
-        checker.check_schema(dict(schema))
-        # What refers to itself, or to nothing, is found out by using it.
-        next(checker(schema).iter_errors({}), None)
+        size = _expanded(schema, schema, {})
+    except (RecursionError, LookupError, ValueError) as error:
+        raise SchemaInvalid("It refers to itself, to nothing, or to something outside.", field=field) from error
+    if size > _MAX_SCHEMA_NODES:
+        raise SchemaInvalid("It unfolds to too much.", field=field)
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(dict(schema))
     except SchemaError as error:
         where = "/".join(map(str, error.absolute_path)) or "its root"
         raise SchemaInvalid(f"It breaks the rules of JSON Schema at {clean(where)[:200]}.", field=field) from error
-    except (RecursionError, Unresolvable, ValueError, TypeError) as error:
-        raise SchemaInvalid("It cannot be used: it refers to itself or to nothing.", field=field) from error
+
+
+def _expanded(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
+    """How many nodes there are when each reference is what it refers to: each may stand for many, and they for more.
+
+    Raises LookupError, ValueError for one that leads nowhere or in a circle.
+    """
+    size = 1 + sum(_expanded(each, root, known) for each in _children(node))
+    for reference in _references(node):
+        if reference not in known:
+            known[reference] = _CIRCLE
+            known[reference] = _expanded(_resolved(reference, root), root, known)
+        if known[reference] == _CIRCLE:
+            raise LookupError(reference)
+        size += known[reference]
+    return size
+
+
+def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
+    start, *steps = reference.split("/")
+    if start != "#":
+        raise LookupError(reference)
+    found: Any = root
+    for step in steps:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        found = found[int(name)] if isinstance(found, list | tuple) else found[name]
+    if isinstance(found, Mapping):
+        return found
+    raise LookupError(reference)
 
 
 def _depth(value: Any) -> int:
@@ -221,8 +254,7 @@ def _children(value: Any) -> list[Any]:
 
 def _references(value: Any) -> list[str]:
     values = [value.get(key) for key in _REFERENCES] if isinstance(value, Mapping) else []
-    found = [each for each in values if isinstance(each, str)]
-    return found + [reference for each in _children(value) for reference in _references(each)]
+    return [each for each in values if isinstance(each, str)]
 
 
 def _without_expressions(schema: Any) -> Any:

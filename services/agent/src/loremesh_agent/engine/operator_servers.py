@@ -9,7 +9,7 @@ from loremesh_agent.ports import ToolServerStore
 
 # No caller's tenant has this form.
 OPERATOR = "@operator"
-_MOST = 1000
+_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,11 @@ class OperatorServers:
         return server_id if self.has(server_id) and self._named[server_id].key == key else None
 
     async def keep(self, server_id: str, tools: tuple[Described, ...]) -> None:
-        """Put the tools in force."""
+        """Put the tools in force, unless another process was first."""
         named = self._named[server_id]
         # Of the entry itself nothing is kept: the file has it, and its secrets.
         kept = ToolServer(id=named.key, kind=named.server.kind, tools=tools, healthy=True)
-        await self._store.put(kept, tenant=OPERATOR)
+        await self._store.introduce(kept, tenant=OPERATOR)
 
 
 def _server(named: NewToolServer, kept: ToolServer | None) -> ToolServer:

@@ -48,10 +48,11 @@ class ToolChecks:
 
     async def check(self) -> int:
         """Check what is due; how many there were."""
-        for server in await self._operator.unknown():
-            await self._introduce(server)
+        unknown = await self._operator.unknown()
         due = await self._store.due(interval=self._interval, limit=_AT_ONCE)
         async with asyncio.TaskGroup() as group:
+            for server in unknown:
+                group.create_task(self._introduce(server))
             for tenant, server_id in due:
                 group.create_task(self._check(tenant, server_id))
         return len(due)

@@ -80,10 +80,11 @@ async def gone(pid: str) -> None:
     await until(is_gone)
 
 
+@pytest.mark.parametrize("mood", ["", "sdk"])
 async def test_a_program_starts_when_it_is_needed_and_serves_many_calls(
-    programs: McpPrograms, make: Make, log: Path
+    programs: McpPrograms, make: Make, log: Path, mood: str
 ) -> None:
-    server = make()
+    server = make(mood)
     assert programs.sleeps(server)
     assert noted(log, "started") == []
     for text in ("one", "two"):
@@ -178,7 +179,7 @@ async def test_a_program_that_is_not_there_is_unavailable(programs: McpPrograms,
 async def test_a_program_that_never_answers_is_unavailable(
     programs: McpPrograms, make: Make, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mcp_stdio, "_START_SECONDS", 3.0)
+    monkeypatch.setattr(mcp_stdio, "_START_SECONDS", 1.0)
     with pytest.raises(ToolServerUnavailable):
         await programs.describe(make("mute"))
 

@@ -43,12 +43,13 @@ _DELETE = "DELETE FROM tool_servers WHERE id = %s RETURNING id"
 _CLAIMED = "SELECT request_hash, response FROM idempotency WHERE method = %s AND key = %s AND response IS NOT NULL"
 
 _DUE = """
-UPDATE tool_server_checks SET due_at = now() + make_interval(secs => %(interval)s)
-WHERE (tenant, tool_server_id) IN (
+WITH due AS MATERIALIZED (
     SELECT tenant, tool_server_id FROM tool_server_checks
     WHERE due_at <= now() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-RETURNING tenant, tool_server_id
+UPDATE tool_server_checks AS checks SET due_at = now() + make_interval(secs => %(interval)s)
+FROM due WHERE checks.tenant = due.tenant AND checks.tool_server_id = due.tool_server_id
+RETURNING checks.tenant, checks.tool_server_id
 """
 
 _NOTE = """

@@ -225,7 +225,7 @@ async def test_new_tools_of_a_server_are_no_concern_of_the_old_ones(double: Doub
     [
         *("127.0.0.1", "localhost", "2130706433", "0x7f.1", "169.254.169.254", "10.0.0.1", "0.0.0.0"),
         *("100.64.0.1", "192.168.1.1", "224.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[fd00::1]"),
-        *("[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
+        *("[64:ff9b::7f00:1]", "[2002:7f00:1::]", "168.63.129.16"),
     ],
 )
 async def test_addresses_inside_are_forbidden_in_every_notation(host: str) -> None:

@@ -26,6 +26,7 @@ from loremesh_agent.domain.tool_servers import (
 )
 from loremesh_agent.domain.tools import CallContext, Effect, ToolResult
 from loremesh_agent.errors import (
+    ToolArgumentsInvalid,
     ToolFailed,
     ToolServerInvalid,
     ToolServerUnavailable,
@@ -79,7 +80,10 @@ class GrpcToolServers:
         request = tool_pb2.CallToolRequest(
             name=tool.name, idempotency_key=context.idempotency_key, run_id=context.run_id
         )
-        request.arguments.update(dict(arguments))
+        try:
+            request.arguments.update(dict(arguments))
+        except (ValueError, OverflowError) as error:
+            raise ToolArgumentsInvalid(name, problem="There is a number or a text that cannot be sent.") from error
         with deadline.scope(server.timeout_seconds):
             try:
                 async with self._open(server) as stub:

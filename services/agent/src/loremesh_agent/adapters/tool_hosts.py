@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from loremesh_agent.errors import AddressForbidden, ToolServerInvalid
 
@@ -11,6 +11,8 @@ _RESOLVE_SECONDS = 5.0
 _LAST_PORT = 65_535
 # Everything else is local, reserved, or an IPv4 address in other clothes.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
+# A cloud's own, and the way from IPv4 to IPv6 and back.
+_INNER = (IPv4Network("168.63.129.16/32"), IPv4Network("192.88.99.0/24"))
 _DISGUISES = (IPv6Network("2002::/16"), IPv6Network("2001::/23"))
 
 
@@ -62,7 +64,7 @@ def is_public(address: str) -> bool:
         return False
     match parsed:
         case IPv4Address():
-            return True
+            return not any(parsed in each for each in _INNER)
         case IPv6Address():
             return parsed in _GLOBAL_UNICAST and not any(parsed in each for each in _DISGUISES)
 

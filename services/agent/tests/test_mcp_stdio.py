@@ -148,7 +148,7 @@ async def test_a_tool_that_changes_is_not_called_any_more(programs: McpPrograms,
     server = make("changes")
     (described,) = await programs.describe(server)
     await programs.call(server, described, {}, CONTEXT)
-    # The notice stands before the answer.
+    await until(lambda: programs._running["files"].tools is None)
     with pytest.raises(ToolUnavailable):
         await programs.call(server, described, {}, CONTEXT)
     assert len(noted(log, "called")) == 1

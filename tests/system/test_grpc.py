@@ -27,6 +27,7 @@ SERVICES = {
     "loremesh.agent.v1.ChatService",
     "loremesh.agent.v1.ConversationService",
     "loremesh.agent.v1.MemoryService",
+    "loremesh.agent.v1.ToolServerService",
     "loremesh.edge.v1.EdgeService",
     "loremesh.embedding.v1.EmbeddingService",
     "loremesh.ingestion.v1.DocumentService",

@@ -1,5 +1,6 @@
 """What the agent service is told by its environment."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Self
@@ -9,7 +10,9 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
+from loremesh_agent.adapters import tool_server_file
 from loremesh_agent.adapters.providers import Endpoint
+from loremesh_agent.adapters.tool_hosts import ToolHosts
 from loremesh_agent.domain.addresses import Exemptions, exemptions
 from loremesh_agent.domain.agents import ModelProfile, Window
 from loremesh_agent.domain.model_names import VARIABLES
@@ -17,6 +20,7 @@ from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
 from loremesh_agent.engine.chat import Pace
 from loremesh_agent.engine.lanes import Traffic
+from loremesh_agent.engine.operator_servers import NamedServer
 
 Provider = Literal["openai", "anthropic", "cohere", "local"]
 
@@ -149,6 +153,17 @@ class AgentSettings(ServiceSettings):
         default="", description="host or host:port, with commas: what web_fetch may read although it is not public"
     )
 
+    tool_servers_file: str = Field(default="", description="TOML file of tool servers for all tenants; empty: none")
+    tool_hosts: str = Field(
+        default="", description="host:port or host:*, with commas: tool servers there may be private and without TLS"
+    )
+
+    @model_validator(mode="after")
+    def _has_usable_tool_servers(self) -> Self:
+        self.allowed_tool_hosts()
+        self.named_tool_servers()
+        return self
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
         if self.chosen_provider not in self._endpoints():
@@ -241,6 +256,14 @@ class AgentSettings(ServiceSettings):
     def exemptions(self) -> Exemptions:
         """What may be fetched although it is not public."""
         return exemptions(self.web_allow_hosts.split(","))
+
+    def allowed_tool_hosts(self) -> ToolHosts:
+        """Those the operator trusts."""
+        return ToolHosts.parse(self.tool_hosts)
+
+    def named_tool_servers(self) -> Sequence[NamedServer]:
+        """Those of the operator's file."""
+        return tool_server_file.read(self.tool_servers_file, environment=os.environ)
 
     def floors(self) -> Floors:
         """When passages are relevant."""

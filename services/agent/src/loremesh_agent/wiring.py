@@ -11,6 +11,7 @@ from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from loremesh.agent.v1.grounding_pb2_grpc import add_GroundingServiceServicer_to_server
 from loremesh.agent.v1.memory_pb2_grpc import add_MemoryServiceServicer_to_server
+from loremesh.agent.v1.tool_pb2_grpc import add_ToolServerServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
 from loremesh_kit.jobs import Handler
@@ -21,6 +22,9 @@ from loremesh_kit.worker import JobWorker
 from psycopg import AsyncConnection
 
 from loremesh_agent import protos
+from loremesh_agent.adapters.grpc_tools import GrpcToolServers
+from loremesh_agent.adapters.mcp_http import McpHttpServers
+from loremesh_agent.adapters.mcp_stdio import McpPrograms
 from loremesh_agent.adapters.memory import MemoryToolbox
 from loremesh_agent.adapters.memory_index import PostgresRecallIndex
 from loremesh_agent.adapters.postgres_agents import PostgresAgents
@@ -31,11 +35,13 @@ from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_memories import EMBED, PostgresMemories
 from loremesh_agent.adapters.postgres_memory_receipts import FORGET, PostgresMemoryWork
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
+from loremesh_agent.adapters.postgres_tool_servers import PostgresToolServers
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.agent_servicer import AgentServicer
 from loremesh_agent.approval_servicer import ApprovalServicer
 from loremesh_agent.chat_job_servicer import ChatJobServicer
 from loremesh_agent.consumers import DocumentDeletions
+from loremesh_agent.domain.tool_servers import Kind
 from loremesh_agent.engine.agents import AgentEngine
 from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.approvals import AlarmClock, Approvals
@@ -48,7 +54,10 @@ from loremesh_agent.engine.grounding import Grounding
 from loremesh_agent.engine.lanes import Lanes
 from loremesh_agent.engine.memories import Memories
 from loremesh_agent.engine.memory_jobs import Embedding, Forgetting, MemoryPurge
+from loremesh_agent.engine.operator_servers import OperatorServers
 from loremesh_agent.engine.quoting import Quoting
+from loremesh_agent.engine.tool_checks import ToolChecks
+from loremesh_agent.engine.tool_servers import ServerTools, ToolServers
 from loremesh_agent.engine.vetting import Vetting
 from loremesh_agent.errors import ToolNotFound
 from loremesh_agent.grounding_servicer import GroundingServicer
@@ -60,11 +69,13 @@ from loremesh_agent.ports import (
     PassageIndex,
     PromptLibrary,
     TextEmbedder,
+    ToolServerClient,
     TurnStore,
     VectorStoreRegistry,
 )
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
+from loremesh_agent.tool_server_servicer import ToolServerServicer
 
 SERVICE = "agent"
 
@@ -75,7 +86,8 @@ _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
 _APPROVALS = "loremesh.agent.v1.ApprovalService"
 _GROUNDING = "loremesh.agent.v1.GroundingService"
 _MEMORIES = "loremesh.agent.v1.MemoryService"
-# Those of Chat and CreateChatJob are kept with the turn and the job.
+_TOOL_SERVERS = "loremesh.agent.v1.ToolServerService"
+# Those of Chat, CreateChatJob and CreateToolServer are kept with the turn, the job and the server.
 _IDEMPOTENT = frozenset(
     f"/{service}/{rpc}"
     for service, rpcs in (
@@ -113,8 +125,14 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
         database=outside.database, waiting_limit=settings.chat_jobs_waiting, seconds=settings.chat_job_seconds
     )
     approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=_resume)
+    external = _external_tools(outside.database, settings)
     return Wired(
-        servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings), _grounding(outside)],
+        servicers=[
+            *_servicers(outside, jobs, settings),
+            _approvals(approvals, settings),
+            _grounding(outside),
+            external.servicer,
+        ],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
@@ -122,7 +140,11 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
             AlarmClock(alarms=approvals),
         ],
-        background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
+        background=[
+            Relay(database=outside.database, bus=outside.bus, service=SERVICE),
+            external.programs,
+            external.checks,
+        ],
         probes=outside.probes,
         long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob", f"/{_APPROVALS}/WatchApprovals"}),
         idempotent=_IDEMPOTENT,
@@ -242,6 +264,38 @@ def _memory_handlers(outside: Outside) -> dict[str, Handler]:
         index = PostgresRecallIndex(database=outside.database)
         handlers[EMBED] = Embedding(index=index, embedder=outside.embedder, work=work)
     return handlers
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExternalTools:
+    """What brings the tools of others."""
+
+    servicer: Servicer
+    tools: ServerTools
+    programs: McpPrograms
+    checks: ToolChecks
+
+
+def _external_tools(database: Database, settings: AgentSettings) -> _ExternalTools:
+    hosts, programs = settings.allowed_tool_hosts(), McpPrograms()
+    clients: Mapping[Kind, ToolServerClient] = {
+        Kind.GRPC: GrpcToolServers(hosts=hosts),
+        Kind.MCP_HTTP: McpHttpServers(hosts=hosts),
+        Kind.MCP_STDIO: programs,
+    }
+    store = PostgresToolServers(database=database)
+    operator = OperatorServers(named=settings.named_tool_servers(), store=store)
+    servers = ToolServers(store=store, operator=operator, clients=clients)
+    return _ExternalTools(
+        servicer=Servicer(
+            add=add_ToolServerServiceServicer_to_server,
+            servicer=ToolServerServicer(engine=servers),
+            name=_TOOL_SERVERS,
+        ),
+        tools=ServerTools(servers=servers, clients=clients),
+        programs=programs,
+        checks=ToolChecks(store=store, operator=operator, clients=clients),
+    )
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:

@@ -543,7 +543,7 @@ class Tool(_message.Message):
     UNAVAILABLE_REASON_FIELD_NUMBER: _builtins.int
     TOOL_SERVER_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name; tools of a server are `server.tool`."""
+    """Its name; tools of a server are `server__tool`."""
     description: _builtins.str
     """What the model is told it is for."""
     effect: Global___ToolEffect.ValueType

@@ -68,11 +68,13 @@ class ToolServer(_message.Message):
     CHECK_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Id, chosen at creation: the first part of its tools' names. Lower-case letters, digits and `-`, at most 32."""
+    """Id, chosen at creation: the first part of its tools' names, which have at most 64 characters in all. Lower-case letters, digits and `-`, at most 32."""
     kind: Global___ToolServerKind.ValueType
     """How it is spoken to."""
     address: _builtins.str
-    """`host:port` for gRPC, an http or https URL for MCP; empty for programs."""
+    """`https://host:port` for gRPC, an https URL for MCP; empty for programs. Hosts on the operator's list may also do
+    without TLS, as `host:port` or an http URL, and be private; any other must have public addresses only.
+    """
     token: _builtins.str
     """Sent as `Authorization: Bearer`. Input only: never shown, never logged."""
     default_effect: _agent_pb2.ToolEffect.ValueType
@@ -87,7 +89,7 @@ class ToolServer(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Tool]:
-        """Its tools as they were last described. Output only."""
+        """Its tools, as they were when it was registered or refreshed. Output only, and not in lists."""
 
     @_builtins.property
     def check_time(self) -> _timestamp_pb2.Timestamp:
@@ -171,14 +173,16 @@ class ToolDescription(_message.Message):
     INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name on the server: letters, digits, `-` and `_`, at most 64."""
+    """Its name on the server: letters, digits, `-` and `_`; with the server's id and two underscores at most 64."""
     description: _builtins.str
     """What the model is told it is for, at most 2,000 characters."""
     effect: _agent_pb2.ToolEffect.ValueType
     """What a call may do; unset means as the registration says."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """JSON Schema of its arguments, an object."""
+        """JSON Schema of its arguments, an object: at most 32 KiB and 24 levels, referring to nothing outside. Regular
+        expressions in it are the server's to check.
+        """
 
     def __init__(
         self,

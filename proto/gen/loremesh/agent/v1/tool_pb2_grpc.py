@@ -28,8 +28,11 @@ if _version_not_supported:
 class ToolServiceStub:
     """Tools of others, in any language: a team serves this, registers its address with ToolServerService, and agents may
     call what it lists. Not part of the gateway, since it is the agent service that calls it. The metadata of a call
-    carry `x-tenant`, `x-principal`, `x-request-id` and a deadline. A status other than OK is the call's failure; the
-    model is told the message of INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION, of others only that it failed.
+    carry `x-loremesh-tenant`, `x-loremesh-principal`, `x-request-id`, the registration's token as `authorization`, and a
+    deadline. A status other than OK is the call's failure: the model is told the message of INVALID_ARGUMENT, NOT_FOUND
+    and FAILED_PRECONDITION, of others only that it failed. After any but these, PERMISSION_DENIED, UNAUTHENTICATED and
+    UNIMPLEMENTED, a call that may change something counts as one whose outcome nobody knows. No call is repeated on the
+    way.
     """
 
     def __init__(self, channel):
@@ -53,19 +56,24 @@ class ToolServiceStub:
 class ToolServiceServicer:
     """Tools of others, in any language: a team serves this, registers its address with ToolServerService, and agents may
     call what it lists. Not part of the gateway, since it is the agent service that calls it. The metadata of a call
-    carry `x-tenant`, `x-principal`, `x-request-id` and a deadline. A status other than OK is the call's failure; the
-    model is told the message of INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION, of others only that it failed.
+    carry `x-loremesh-tenant`, `x-loremesh-principal`, `x-request-id`, the registration's token as `authorization`, and a
+    deadline. A status other than OK is the call's failure: the model is told the message of INVALID_ARGUMENT, NOT_FOUND
+    and FAILED_PRECONDITION, of others only that it failed. After any but these, PERMISSION_DENIED, UNAUTHENTICATED and
+    UNIMPLEMENTED, a call that may change something counts as one whose outcome nobody knows. No call is repeated on the
+    way.
     """
 
     def DescribeTools(self, request, context):
-        """Lists the tools. Not over REST: it is called, not offered, by the mesh.
+        """Lists the tools. Asked before each call, too: a tool that is described otherwise than when its server was registered
+        or refreshed is not called. No HTTP rule: the mesh calls this and does not serve it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CallTool(self, request, context):
-        """Calls one. Idempotent by `idempotency_key` where the tool says so. Not over REST: see above.
+        """Calls one. Idempotent by `idempotency_key` where the tool says so. No HTTP rule: the mesh calls this and does not
+        serve it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,8 +103,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
 class ToolService:
     """Tools of others, in any language: a team serves this, registers its address with ToolServerService, and agents may
     call what it lists. Not part of the gateway, since it is the agent service that calls it. The metadata of a call
-    carry `x-tenant`, `x-principal`, `x-request-id` and a deadline. A status other than OK is the call's failure; the
-    model is told the message of INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION, of others only that it failed.
+    carry `x-loremesh-tenant`, `x-loremesh-principal`, `x-request-id`, the registration's token as `authorization`, and a
+    deadline. A status other than OK is the call's failure: the model is told the message of INVALID_ARGUMENT, NOT_FOUND
+    and FAILED_PRECONDITION, of others only that it failed. After any but these, PERMISSION_DENIED, UNAUTHENTICATED and
+    UNIMPLEMENTED, a call that may change something counts as one whose outcome nobody knows. No call is repeated on the
+    way.
     """
 
     @staticmethod
@@ -156,7 +167,8 @@ class ToolService:
 
 class ToolServerServiceStub:
     """Keeps the servers which bring tools: gRPC servers that serve ToolService, and MCP servers over streamable HTTP. Those
-    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them.
+    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them. A tool
+    is called `server__tool` everywhere: its server's id, two underscores, its name on the server.
     """
 
     def __init__(self, channel):
@@ -194,11 +206,12 @@ class ToolServerServiceStub:
 
 class ToolServerServiceServicer:
     """Keeps the servers which bring tools: gRPC servers that serve ToolService, and MCP servers over streamable HTTP. Those
-    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them.
+    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them. A tool
+    is called `server__tool` everywhere: its server's id, two underscores, its name on the server.
     """
 
     def CreateToolServer(self, request, context):
-        """Registers a server and asks it for its tools. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
+        """Registers a server and asks it for its tools. Idempotent by `Idempotency-Key`. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
         TOOL_SERVER_UNAVAILABLE, TOOL_NAME_CLASH, SCHEMA_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -221,7 +234,8 @@ class ToolServerServiceServicer:
 
     def RefreshToolServer(self, request, context):
         """Asks a server for its tools again. What a tool's schema was when it was registered stays in force until then; a
-        server that answers otherwise is refused. Reasons: TOOL_SERVER_NOT_FOUND and those of CreateToolServer.
+        tool that its server describes otherwise is not called. Reasons: TOOL_SERVER_NOT_FOUND, TOOL_SERVER_READ_ONLY and
+        those of CreateToolServer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,7 +287,8 @@ def add_ToolServerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ToolServerService:
     """Keeps the servers which bring tools: gRPC servers that serve ToolService, and MCP servers over streamable HTTP. Those
-    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them.
+    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them. A tool
+    is called `server__tool` everywhere: its server's id, two underscores, its name on the server.
     """
 
     @staticmethod

@@ -15,21 +15,31 @@ GRPC_VERSION: str
 class ToolServiceStub:
     """Tools of others, in any language: a team serves this, registers its address with ToolServerService, and agents may
     call what it lists. Not part of the gateway, since it is the agent service that calls it. The metadata of a call
-    carry `x-tenant`, `x-principal`, `x-request-id` and a deadline. A status other than OK is the call's failure; the
-    model is told the message of INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION, of others only that it failed.
+    carry `x-loremesh-tenant`, `x-loremesh-principal`, `x-request-id`, the registration's token as `authorization`, and a
+    deadline. A status other than OK is the call's failure: the model is told the message of INVALID_ARGUMENT, NOT_FOUND
+    and FAILED_PRECONDITION, of others only that it failed. After any but these, PERMISSION_DENIED, UNAUTHENTICATED and
+    UNIMPLEMENTED, a call that may change something counts as one whose outcome nobody knows. No call is repeated on the
+    way.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DescribeTools: _aio.UnaryUnaryMultiCallable[_tool_pb2.DescribeToolsRequest, _tool_pb2.DescribeToolsResponse]
-    """Lists the tools. Not over REST: it is called, not offered, by the mesh."""
+    """Lists the tools. Asked before each call, too: a tool that is described otherwise than when its server was registered
+    or refreshed is not called. No HTTP rule: the mesh calls this and does not serve it.
+    """
     CallTool: _aio.UnaryUnaryMultiCallable[_tool_pb2.CallToolRequest, _tool_pb2.CallToolResponse]
-    """Calls one. Idempotent by `idempotency_key` where the tool says so. Not over REST: see above."""
+    """Calls one. Idempotent by `idempotency_key` where the tool says so. No HTTP rule: the mesh calls this and does not
+    serve it.
+    """
 
 class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tools of others, in any language: a team serves this, registers its address with ToolServerService, and agents may
     call what it lists. Not part of the gateway, since it is the agent service that calls it. The metadata of a call
-    carry `x-tenant`, `x-principal`, `x-request-id` and a deadline. A status other than OK is the call's failure; the
-    model is told the message of INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION, of others only that it failed.
+    carry `x-loremesh-tenant`, `x-loremesh-principal`, `x-request-id`, the registration's token as `authorization`, and a
+    deadline. A status other than OK is the call's failure: the model is told the message of INVALID_ARGUMENT, NOT_FOUND
+    and FAILED_PRECONDITION, of others only that it failed. After any but these, PERMISSION_DENIED, UNAUTHENTICATED and
+    UNIMPLEMENTED, a call that may change something counts as one whose outcome nobody knows. No call is repeated on the
+    way.
     """
 
     @_abc_1.abstractmethod
@@ -38,7 +48,9 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_pb2.DescribeToolsRequest,
         context: _aio.ServicerContext[_tool_pb2.DescribeToolsRequest, _abc.Awaitable[_tool_pb2.DescribeToolsResponse]],
     ) -> _abc.Awaitable[_tool_pb2.DescribeToolsResponse]:
-        """Lists the tools. Not over REST: it is called, not offered, by the mesh."""
+        """Lists the tools. Asked before each call, too: a tool that is described otherwise than when its server was registered
+        or refreshed is not called. No HTTP rule: the mesh calls this and does not serve it.
+        """
 
     @_abc_1.abstractmethod
     def CallTool(
@@ -46,18 +58,21 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_pb2.CallToolRequest,
         context: _aio.ServicerContext[_tool_pb2.CallToolRequest, _abc.Awaitable[_tool_pb2.CallToolResponse]],
     ) -> _abc.Awaitable[_tool_pb2.CallToolResponse]:
-        """Calls one. Idempotent by `idempotency_key` where the tool says so. Not over REST: see above."""
+        """Calls one. Idempotent by `idempotency_key` where the tool says so. No HTTP rule: the mesh calls this and does not
+        serve it.
+        """
 
 def add_ToolServiceServicer_to_server(servicer: ToolServiceServicer, server: _aio.Server) -> None: ...
 
 class ToolServerServiceStub:
     """Keeps the servers which bring tools: gRPC servers that serve ToolService, and MCP servers over streamable HTTP. Those
-    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them.
+    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them. A tool
+    is called `server__tool` everywhere: its server's id, two underscores, its name on the server.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToolServer: _aio.UnaryUnaryMultiCallable[_tool_pb2.CreateToolServerRequest, _tool_pb2.ToolServer]
-    """Registers a server and asks it for its tools. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
+    """Registers a server and asks it for its tools. Idempotent by `Idempotency-Key`. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
     TOOL_SERVER_UNAVAILABLE, TOOL_NAME_CLASH, SCHEMA_INVALID.
     """
     GetToolServer: _aio.UnaryUnaryMultiCallable[_tool_pb2.GetToolServerRequest, _tool_pb2.ToolServer]
@@ -66,7 +81,8 @@ class ToolServerServiceStub:
     """Lists servers by id, those of the operator's file among them. Reasons: PAGE_TOKEN_INVALID."""
     RefreshToolServer: _aio.UnaryUnaryMultiCallable[_tool_pb2.RefreshToolServerRequest, _tool_pb2.ToolServer]
     """Asks a server for its tools again. What a tool's schema was when it was registered stays in force until then; a
-    server that answers otherwise is refused. Reasons: TOOL_SERVER_NOT_FOUND and those of CreateToolServer.
+    tool that its server describes otherwise is not called. Reasons: TOOL_SERVER_NOT_FOUND, TOOL_SERVER_READ_ONLY and
+    those of CreateToolServer.
     """
     DeleteToolServer: _aio.UnaryUnaryMultiCallable[_tool_pb2.DeleteToolServerRequest, _tool_pb2.DeleteToolServerResponse]
     """Removes a server; agents which have its tools are told that they are not available. Reasons: TOOL_SERVER_NOT_FOUND,
@@ -75,7 +91,8 @@ class ToolServerServiceStub:
 
 class ToolServerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the servers which bring tools: gRPC servers that serve ToolService, and MCP servers over streamable HTTP. Those
-    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them.
+    which are programs (MCP over stdio) run with the service's own rights, so only the operator's file names them. A tool
+    is called `server__tool` everywhere: its server's id, two underscores, its name on the server.
     """
 
     @_abc_1.abstractmethod
@@ -84,7 +101,7 @@ class ToolServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_pb2.CreateToolServerRequest,
         context: _aio.ServicerContext[_tool_pb2.CreateToolServerRequest, _abc.Awaitable[_tool_pb2.ToolServer]],
     ) -> _abc.Awaitable[_tool_pb2.ToolServer]:
-        """Registers a server and asks it for its tools. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
+        """Registers a server and asks it for its tools. Idempotent by `Idempotency-Key`. Reasons: TOOL_SERVER_EXISTS, TOOL_SERVER_INVALID, ADDRESS_FORBIDDEN,
         TOOL_SERVER_UNAVAILABLE, TOOL_NAME_CLASH, SCHEMA_INVALID.
         """
 
@@ -111,7 +128,8 @@ class ToolServerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_tool_pb2.RefreshToolServerRequest, _abc.Awaitable[_tool_pb2.ToolServer]],
     ) -> _abc.Awaitable[_tool_pb2.ToolServer]:
         """Asks a server for its tools again. What a tool's schema was when it was registered stays in force until then; a
-        server that answers otherwise is refused. Reasons: TOOL_SERVER_NOT_FOUND and those of CreateToolServer.
+        tool that its server describes otherwise is not called. Reasons: TOOL_SERVER_NOT_FOUND, TOOL_SERVER_READ_ONLY and
+        those of CreateToolServer.
         """
 
     @_abc_1.abstractmethod

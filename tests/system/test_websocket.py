@@ -140,7 +140,7 @@ async def test_a_repeated_key_is_the_same_chat(socket: ClientConnection) -> None
 
 @pytest.mark.parametrize(
     "message",
-    ["{", "[]", "{}", '{"chat": {}, "watch": {}}', '{"chat": {"messages": 1}}', '{"chat": []}', '{"sing": {}}'],
+    ["{", "[]", "{}", '{"chat": {}, "watch": {}}', '{"chat": {"message": 1}}', '{"chat": []}', '{"sing": {}}'],
 )
 async def test_what_is_no_message_is_refused_and_the_socket_stays_open(socket: ClientConnection, message: str) -> None:
     await say(socket, message)

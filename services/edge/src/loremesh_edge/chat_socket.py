@@ -209,7 +209,8 @@ def _read(message: str | bytes) -> _Asked:
         raise MessageInvalid(f"{names[0]} is an object, and idempotency_key is text.")
     request = _REQUESTS[names[0]]()
     try:
-        json_format.ParseDict(given, request)
+        # As the gateway reads a body: what a later version may know is no mistake.
+        json_format.ParseDict(given, request, ignore_unknown_fields=True)
     except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError):
         raise MessageInvalid(f"{names[0]} is no {request.DESCRIPTOR.name}.") from None
     return _Asked(names[0], request, key)

@@ -30,9 +30,7 @@ async def wire(settings: EdgeSettings) -> AsyncIterator[Wired]:
         channels = {
             name: await stack.enter_async_context(open_channel(target)) for name, target in settings.targets.items()
         }
-        services = {
-            name: GrpcHealth(channel, seconds=settings.readiness_seconds) for name, channel in channels.items()
-        }
+        services = {name: GrpcHealth(channel, seconds=settings.readiness_seconds) for name, channel in channels.items()}
         servicer = EdgeServicer(
             readiness=Readiness(services=services, seconds=settings.readiness_seconds),
             openapi=resources.files("loremesh_edge").joinpath("openapi.json").read_bytes(),

@@ -170,6 +170,7 @@ class SearchEngine:
         return best
 
     async def _rank_at_once(self, trace: Trace) -> None:
+        rankings: Mapping[Branch, Ranking]
         if trace.ahead is None or trace.dead:
             rankings = await self._rank(trace, trace.vectors)
         else:

@@ -305,6 +305,34 @@ async def test_a_document_deleted_while_the_best_are_reranked_is_not_returned(en
     assert found(await engine.search(Search(query="stable aircraft", rerank=Rerank(), top_k=1))) == ["wing"]
 
 
+async def test_what_the_terms_did_not_find_is_asked_about_together_with_what_they_did(engine, ids, store, liveness):
+    resolve = liveness.resolve
+
+    async def deleting(vector_store_id, **asked):
+        live = await resolve(vector_store_id, **asked)
+        if "soup" in asked["document_ids"]:
+            store.versions[1].pop("soup", None)
+        return live
+
+    liveness.resolve = deleting
+    assert sorted(found(await engine.search(Search(query="ginger", top_k=4)))) == ["bread", "tail", "wing"]
+
+
+async def test_only_a_lone_search_looks_ahead(engine, ids, embedder):
+    embed, asked = embedder.embed, []
+
+    async def noting(model, query, *, branches):
+        asked.append((query, len(branches)))
+        await asyncio.sleep(0)
+        return await embed(model, query, branches=branches)
+
+    embedder.embed = noting
+    async with asyncio.TaskGroup() as group:
+        group.create_task(engine.search(Search(query="wing")))
+        group.create_task(engine.search(Search(query="soup")))
+    assert sorted(asked) == [("soup", 2), ("wing", 1), ("wing", 1)]
+
+
 async def test_one_question_is_asked_for_a_search_that_meets_nothing_dead(engine, ids, liveness):
     asked = []
     resolve = liveness.resolve

@@ -210,12 +210,15 @@ async def test_a_passage_is_found_with_all_it_takes_to_find_it_in_its_document(m
     assert best == expected
 
 
-async def test_one_call_embeds_the_query_for_both_branches(mesh):
+async def test_the_query_is_embedded_for_both_branches_and_searched_by_its_terms_meanwhile(mesh):
     await mesh.upsert()
     await mesh.search("wing")
-    (asked,) = mesh.embedding.calls
-    assert (asked.model, asked.sparse_model, list(asked.texts)) == (MODEL, "bm25", ["wing"])
-    assert asked.input_type == embedding_pb2.INPUT_TYPE_QUERY
+    asked = mesh.embedding.calls
+    assert sorted((each.model, each.sparse_model, *each.texts) for each in asked) == [
+        (MODEL, "", "wing"),
+        ("none", "bm25", "wing"),
+    ]
+    assert {each.input_type for each in asked} == {embedding_pb2.INPUT_TYPE_QUERY}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The errors of the edge service.
 
 ServiceError
-└── MeshNotReady    UNAVAILABLE    MESH_NOT_READY
+├── MeshNotReady      UNAVAILABLE            MESH_NOT_READY
+├── MessageInvalid    INVALID_ARGUMENT       MESSAGE_INVALID
+└── RunUnderway       FAILED_PRECONDITION    RUN_UNDERWAY
 """
 
 from collections.abc import Mapping
@@ -19,3 +21,21 @@ class MeshNotReady(ServiceError):
         """`states` has each part that is not ready, such as `ingestion` or `ingestion/postgres`, with its state."""
         parts = ", ".join(f"{name} is {state.lower().replace('_', ' ')}" for name, state in states.items())
         super().__init__(f"The mesh is not ready: {parts}.", metadata=states, retry_after=1.0)
+
+
+class MessageInvalid(ServiceError):
+    """A message of a WebSocket is not one of those there are."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MESSAGE_INVALID"
+
+
+class RunUnderway(ServiceError):
+    """A WebSocket carries one run at a time."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "RUN_UNDERWAY"
+
+    def __init__(self) -> None:
+        """There is but one way to say it."""
+        super().__init__("A run is under way on this WebSocket: wait for its end, or open another one.")

@@ -14,6 +14,7 @@ from loremesh_kit.server import main as serve_main
 
 from loremesh_edge import contracts
 from loremesh_edge.adapters.health import GrpcHealth
+from loremesh_edge.chat_socket import ChatSocket
 from loremesh_edge.readiness import Readiness
 from loremesh_edge.servicer import EdgeServicer
 from loremesh_edge.settings import EdgeSettings
@@ -26,10 +27,10 @@ _REFLECTION = "grpc.reflection.v1.ServerReflection"
 async def wire(settings: EdgeSettings) -> AsyncIterator[Wired]:
     """The service, with a channel to each of its sisters."""
     async with AsyncExitStack() as stack:
-        services = {
-            name: GrpcHealth(await stack.enter_async_context(open_channel(target)), seconds=settings.readiness_seconds)
-            for name, target in settings.targets.items()
+        channels = {
+            name: await stack.enter_async_context(open_channel(target)) for name, target in settings.targets.items()
         }
+        services = {name: GrpcHealth(channel, seconds=settings.readiness_seconds) for name, channel in channels.items()}
         servicer = EdgeServicer(
             readiness=Readiness(services=services, seconds=settings.readiness_seconds),
             openapi=resources.files("loremesh_edge").joinpath("openapi.json").read_bytes(),
@@ -39,6 +40,14 @@ async def wire(settings: EdgeSettings) -> AsyncIterator[Wired]:
                 # First, and so before the kit's own, which would name the edge service alone.
                 Servicer(add=_reflect_the_mesh, servicer=None, name=_REFLECTION),
                 Servicer(add=edge_pb2_grpc.add_EdgeServiceServicer_to_server, servicer=servicer, name=_EDGE),
+            ),
+            background=(
+                ChatSocket(
+                    agent=channels["agent"],
+                    listen=settings.websocket_listen,
+                    connections=settings.websocket_connections,
+                    idle_seconds=settings.websocket_idle_seconds,
+                ),
             ),
         )
 

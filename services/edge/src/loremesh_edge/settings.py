@@ -18,6 +18,9 @@ class EdgeSettings(ServiceSettings):
     retrieval_target: Annotated[str, Shared()] = "127.0.0.1:50053"
     agent_target: Annotated[str, Shared()] = "127.0.0.1:50054"
     readiness_seconds: float = Field(default=2.0, gt=0, description="seconds each service gets to say how it is")
+    websocket_listen: str = Field(default="127.0.0.1:0", description="host:port to serve WebSockets on")
+    websocket_connections: int = Field(default=256, gt=0, description="WebSockets open at once before OVERLOADED")
+    websocket_idle_seconds: float = Field(default=300.0, gt=0, description="until one without a run is closed")
 
     @property
     def targets(self) -> Mapping[str, str]:

@@ -2,9 +2,11 @@
 
 A search is strict: what it returns was live at one instant after it was asked for, all of it in one generation. The
 index may hold more, since what is published, superseded or deleted is decided elsewhere; so ingestion is asked about
-the versions of what is about to be returned, and what it does not confirm gives way to the next in rank.
+the versions of what is about to be returned, and what it does not confirm gives way to the next in rank. A search that
+is alone asks sooner: while its dense vector is made, about what the terms find, which nearly always is all it returns.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -15,10 +17,20 @@ from loremesh_kit.errors import ServiceError
 from loremesh_retrieval.directory import RememberedGenerations
 from loremesh_retrieval.domain.chunks import Chunk, DocumentVersion
 from loremesh_retrieval.domain.explanation import Explanation, Subject, explain
-from loremesh_retrieval.domain.liveness import Generation
+from loremesh_retrieval.domain.liveness import Generation, Live
 from loremesh_retrieval.domain.ranking import Hit, Ranking, fuse, ranked
 from loremesh_retrieval.domain.scope import Scope
-from loremesh_retrieval.domain.search import Branch, QueryVectors, Rerank, Result, Search, Stage, Trace
+from loremesh_retrieval.domain.search import (
+    Ahead,
+    Branch,
+    Mode,
+    QueryVectors,
+    Rerank,
+    Result,
+    Search,
+    Stage,
+    Trace,
+)
 from loremesh_retrieval.errors import GenerationChanging, QueryEmpty
 from loremesh_retrieval.ports import ChunkSearch, Embedder, Reranker
 
@@ -46,6 +58,7 @@ class SearchEngine:
         self._embedder = embedder
         self._reranker = reranker
         self._liveness = liveness
+        self._searching = 0
 
     async def search(self, search: Search) -> list[Result]:
         """The best passages; raises QueryEmpty, VectorStoreNotFound, DimensionMismatch, EmbeddingModelUnavailable.
@@ -56,14 +69,19 @@ class SearchEngine:
 
     async def trace(self, search: Search) -> Trace:
         """The same with what led to it."""
-        return await self._settled(search, self._rank_at_once)
+        # What is done ahead is done for more than is returned: with other searches waiting it would cost them more.
+        self._searching += 1
+        try:
+            return await self._settled(search, self._rank_at_once, ahead=self._searching == 1)
+        finally:
+            self._searching -= 1
 
     async def explain(self, search: Search, chunk_ids: Iterable[str]) -> tuple[Trace, list[Explanation]]:
         """What each stage did, and what became of the chunks returned and of those asked about; raises as `search`.
 
         The chunks of all candidates are in the trace.
         """
-        trace = await self._settled(search, self._rank_one_by_one)
+        trace = await self._settled(search, self._rank_one_by_one, ahead=False)
         returned = (result.chunk.chunk_id for result in trace.results())
         subjects = await self._subjects(trace, dict.fromkeys([*returned, *map(str.lower, chunk_ids)]))
         try:
@@ -72,15 +90,15 @@ class SearchEngine:
             raise GenerationChanging from switched
         return trace, [explain(trace, subject) for subject in subjects]
 
-    async def _settled(self, search: Search, rank: Callable[[Trace], Awaitable[None]]) -> Trace:
+    async def _settled(self, search: Search, rank: Callable[[Trace], Awaitable[None]], *, ahead: bool) -> Trace:
         """Search, anew if need be, until the generation searched is the live one when the results are."""
         if not search.query.strip():
             raise QueryEmpty
         try:
             generation = await self._generation(search)
             for _ in range(_SWITCHES):
-                trace = await self._begin(search, generation)
                 try:
+                    trace = await self._begin(search, generation, ahead=ahead)
                     await self._run(trace, rank)
                 except _SwitchedError as switched:
                     generation = switched.generation
@@ -97,10 +115,32 @@ class SearchEngine:
             return live.generation
         return await self._liveness.guess(search.vector_store_id)
 
-    async def _begin(self, search: Search, generation: Generation) -> Trace:
+    async def _begin(self, search: Search, generation: Generation, *, ahead: bool) -> Trace:
+        """Embed the query, and look ahead where that is worth while; raises _SwitchedError."""
         scope = Scope(identity.current().tenant, search.vector_store_id, generation.number)
-        vectors = await self._embedder.embed(generation.model, search.query, branches=search.branches)
-        return Trace(search=search, scope=scope, generation=generation, vectors=vectors)
+        if not ahead or search.mode is not Mode.HYBRID or search.rerank is not None:
+            vectors = await self._embedder.embed(generation.model, search.query, branches=search.branches)
+            return Trace(search=search, scope=scope, generation=generation, vectors=vectors)
+        try:
+            async with asyncio.TaskGroup() as group:
+                embedding = group.create_task(
+                    self._embedder.embed(generation.model, search.query, branches=(Branch.DENSE,))
+                )
+                looking = group.create_task(self._look_ahead(search, scope, generation))
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        trace = looking.result()
+        trace.vectors = replace(trace.vectors, dense=embedding.result().dense)
+        return trace
+
+    async def _look_ahead(self, search: Search, scope: Scope, generation: Generation) -> Trace:
+        """Rank by terms alone, and read and resolve what that finds; raises _SwitchedError."""
+        vectors = await self._embedder.embed(generation.model, search.query, branches=(Branch.SPARSE,))
+        trace = Trace(search=search, scope=scope, generation=generation, vectors=vectors)
+        if ranking := (await self._rank(trace, vectors)).get(Branch.SPARSE):
+            await self._read(trace, ranking)
+            trace.ahead = Ahead(ranking, await self._ask(trace, (chunk.of for chunk in trace.chunks.values())))
+        return trace
 
     async def _run(self, trace: Trace, rank: Callable[[Trace], Awaitable[None]]) -> None:
         """Run all stages; raises _SwitchedError."""
@@ -130,7 +170,12 @@ class SearchEngine:
         return best
 
     async def _rank_at_once(self, trace: Trace) -> None:
-        rankings = await self._rank(trace, trace.vectors)
+        rankings: Mapping[Branch, Ranking]
+        if trace.ahead is None or trace.dead:
+            rankings = await self._rank(trace, trace.vectors)
+        else:
+            nearest = await self._rank(trace, _only(Branch.DENSE, trace.vectors))
+            rankings = {**nearest, Branch.SPARSE: trace.ahead.ranking}
         trace.stages.extend(Stage(branch.value, 0.0, rankings.get(branch, ())) for branch in trace.search.branches)
 
     async def _rank_one_by_one(self, trace: Trace) -> None:
@@ -153,13 +198,18 @@ class SearchEngine:
         )
 
     async def _live(self, trace: Trace, wanted: int) -> Stage:
-        """The best of the last stage that are live, all at the same instant; one question, or two when some are not."""
+        """The best of the last stage that are live, all at the same instant.
+
+        No question where all were live when the search looked ahead, else one, or two when some are not.
+        """
         started = perf_counter()
         ranking = trace.ranking
         for considered in (ranking[:wanted], ranking):
             await self._read(trace, considered)
             chunks = {hit: chunk.of for hit in considered if (chunk := trace.chunks.get(hit.point_id))}
-            live = await self._resolve(trace, chunks.values())
+            live = set(chunks.values())
+            if trace.ahead is None or not all(map(trace.ahead.live.shows, live)):
+                live = await self._resolve(trace, live)
             kept = [hit for hit, of in chunks.items() if of in live]
             if len(kept) >= wanted or len(considered) == len(ranking):
                 break
@@ -168,17 +218,22 @@ class SearchEngine:
     async def _resolve(self, trace: Trace, versions: Iterable[DocumentVersion]) -> set[DocumentVersion]:
         """Those of the versions that may be shown at this instant; the others are dead. Raises _SwitchedError."""
         asked = set(versions)
-        live = await self._liveness.resolve(
-            trace.search.vector_store_id,
-            generation=trace.search.generation,
-            document_ids=sorted({each.document_id for each in asked}),
-        )
-        if live.generation != trace.generation:
-            raise _SwitchedError(live.generation)
+        live = await self._ask(trace, asked)
         shown = {each for each in asked if live.shows(each)}
         trace.dead.difference_update(shown)
         trace.dead.update(asked - shown)
         return shown
+
+    async def _ask(self, trace: Trace, versions: Iterable[DocumentVersion]) -> Live:
+        """What is live of these versions' documents at this instant; raises _SwitchedError."""
+        live = await self._liveness.resolve(
+            trace.search.vector_store_id,
+            generation=trace.search.generation,
+            document_ids=sorted({each.document_id for each in versions}),
+        )
+        if live.generation != trace.generation:
+            raise _SwitchedError(live.generation)
+        return live
 
     async def _rerank(self, trace: Trace, rerank: Rerank, candidates: Stage) -> None:
         started = perf_counter()

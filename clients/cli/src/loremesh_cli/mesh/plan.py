@@ -54,7 +54,7 @@ def outside(caller: Mapping[str, str]) -> dict[str, str]:
 def port_names() -> list[str]:
     """Return the name of every port a mesh may use beside its gateway's."""
     of_services = [name for service in services.SERVICES for name in (service, f"{service}-metrics")]
-    return ["gateway-admin", "postgres", "nats", "local-model", *seaweedfs.port_names(), *of_services]
+    return ["gateway-admin", "postgres", "nats", "local-model", *seaweedfs.port_names(), *of_services, "edge-websocket"]
 
 
 @dataclass(frozen=True, slots=True)

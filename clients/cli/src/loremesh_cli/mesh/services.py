@@ -32,6 +32,8 @@ def program(service: str, *, ports: Mapping[str, int], environment: Mapping[str,
         f"{service.upper()}_LISTEN": f"{LOOPBACK}:{ports[service]}",
         f"{service.upper()}_METRICS_PORT": str(ports[f"{service}-metrics"]),
     }
+    if service == "edge":
+        own["EDGE_WEBSOCKET_LISTEN"] = f"{LOOPBACK}:{ports['edge-websocket']}"
     return Program(
         name=service,
         command=(script(f"loremesh-{service}"),),

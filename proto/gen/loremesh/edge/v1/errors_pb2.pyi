@@ -26,6 +26,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_MESH_NOT_READY: _ErrorReason.ValueType  # 1
     """A part of the mesh is not ready. UNAVAILABLE; metadata has each part that is not, with its state."""
+    ERROR_REASON_MESSAGE_INVALID: _ErrorReason.ValueType  # 2
+    """A WebSocket's message is not one of those there are. INVALID_ARGUMENT."""
+    ERROR_REASON_RUN_UNDERWAY: _ErrorReason.ValueType  # 3
+    """A run is under way on this WebSocket, which carries one at a time. FAILED_PRECONDITION."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the edge service refuses a call, beside `loremesh.common.v1.ErrorReason`."""
@@ -34,4 +38,8 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_MESH_NOT_READY: ErrorReason.ValueType  # 1
 """A part of the mesh is not ready. UNAVAILABLE; metadata has each part that is not, with its state."""
+ERROR_REASON_MESSAGE_INVALID: ErrorReason.ValueType  # 2
+"""A WebSocket's message is not one of those there are. INVALID_ARGUMENT."""
+ERROR_REASON_RUN_UNDERWAY: ErrorReason.ValueType  # 3
+"""A run is under way on this WebSocket, which carries one at a time. FAILED_PRECONDITION."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -52,7 +52,9 @@ class MiniLm:
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         """Token ids of each text, special ones included, cut at the window."""
         heads = [text[:_HEAD] for text in texts]
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(heads)]
+        # A batch is handed to threads, which takes longer than a query itself.
+        encodings = self._tokenizer.encode_batch_fast(heads) if len(heads) > 1 else map(self._tokenizer.encode, heads)
+        encoded = [encoding.ids for encoding in encodings]
         return [self._cut(text, ids) for text, ids in zip(texts, encoded, strict=True)]
 
     def _cut(self, text: str, ids: list[int]) -> Tokenised:

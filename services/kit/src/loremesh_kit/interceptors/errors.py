@@ -79,7 +79,7 @@ class ErrorInterceptor:
         except Exception as raised:  # noqa: BLE001 - the outermost edge
             error = self._public(raised, call)
         call.code = STATUS_OF[error.code]
-        status = rpc_status.to_status(self._status(error))
+        status = rpc_status.to_status(status_of(error, domain=self._domain))
         await call.context.abort(status.code, status.details, (*status.trailing_metadata, *_NO_RETRY, *_pause(error)))
         return None
 
@@ -97,14 +97,16 @@ class ErrorInterceptor:
         _log.error("a call failed", method=call.method, exc_info=raised)
         return Internal(request_id=call.request_id)
 
-    def _status(self, error: ServiceError) -> status_pb2.Status:
-        message = error.message[:_LONGEST_MESSAGE]
-        status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
-        for detail in _details(error, domain=self._domain):
-            packed = AnyMessage()
-            packed.Pack(detail)
-            status.details.append(packed)
-        return status
+
+def status_of(error: ServiceError, *, domain: str) -> status_pb2.Status:
+    """What a caller is told of a failure; `domain` is that of its reason."""
+    message = error.message[:_LONGEST_MESSAGE]
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code.name), message=message)
+    for detail in _details(error, domain=domain):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
 
 
 def _pause(error: ServiceError) -> Iterator[tuple[str, str]]:

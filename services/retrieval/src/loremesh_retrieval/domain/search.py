@@ -7,7 +7,7 @@ from enum import Enum
 from loremesh_kit.filters import Filter
 
 from loremesh_retrieval.domain.chunks import Chunk, DocumentVersion, SparseVector
-from loremesh_retrieval.domain.liveness import Generation
+from loremesh_retrieval.domain.liveness import Generation, Live
 from loremesh_retrieval.domain.ranking import Fusion, Ranking
 from loremesh_retrieval.domain.scope import Scope
 
@@ -103,6 +103,14 @@ class Result:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What the terms alone found, and what of it was live, before there was a dense vector."""
+
+    ranking: Ranking
+    live: Live
+
+
 @dataclass(slots=True, kw_only=True)
 class Trace:
     """What a search has done so far: its stages in order, and the chunks it has read by point id.
@@ -117,6 +125,7 @@ class Trace:
     stages: list[Stage] = field(default_factory=list)
     chunks: dict[str, Chunk] = field(default_factory=dict)
     dead: set[DocumentVersion] = field(default_factory=set)
+    ahead: Ahead | None = None
 
     @property
     def model(self) -> str:

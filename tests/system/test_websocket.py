@@ -1,0 +1,184 @@
+"""Chats through a WebSocket: Envoy, the bridge in the edge service, and the agent."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from tests.system.conftest import Mesh
+
+pytestmark = pytest.mark.system
+
+TERMINAL = ("completed", "incomplete", "failed", "cancelled")
+
+
+@pytest.fixture
+def long(library: Any) -> dict[str, Any]:
+    """What the small model takes seconds to answer."""
+    message = "Tell everything there is to know about the lighthouse of Genoa, at length."
+    return {"message": message, "vector_store_ids": [library.store], "max_output_tokens": 400}
+
+
+@pytest.fixture
+async def socket(mesh: Mesh) -> AsyncIterator[ClientConnection]:
+    async with opened(mesh) as connection:
+        yield connection
+
+
+def opened(mesh: Mesh, **options: Any) -> connect:
+    return connect(f"ws://{mesh.target}/api/v1/chat/ws", compression=None, **options)
+
+
+async def say(socket: ClientConnection, message: object) -> None:
+    await socket.send(message if isinstance(message, str) else json.dumps(message))
+
+
+async def receive(socket: ClientConnection) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        found: dict[str, Any] = json.loads(await socket.recv())
+        return found
+
+
+async def rest_of_run(socket: ClientConnection) -> list[dict[str, Any]]:
+    events = []
+    while not events or not any(name in events[-1] for name in (*TERMINAL, "error")):
+        events.append(await receive(socket))
+    return [event for event in events if "heartbeat" not in event]
+
+
+async def job(mesh: Mesh, body: dict[str, Any]) -> str:
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as client:
+        answer = await client.post("/api/v1/chat/async", json=body)
+    return str(answer.raise_for_status().json()["job_id"])
+
+
+async def server_sent(mesh: Mesh, job_id: str) -> list[dict[str, Any]]:
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=60) as client:
+        answer = await client.get(f"/api/v1/chat/jobs/{job_id}/events")
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    return [event for event in map(json.loads, lines) if "heartbeat" not in event]
+
+
+def reason(answer: dict[str, Any]) -> str:
+    return str(answer["error"]["details"][0]["reason"])
+
+
+async def test_a_chat_is_answered_event_by_event(socket: ClientConnection) -> None:
+    await say(socket, {"chat": {"message": "What is Loremesh?"}})
+    events = await rest_of_run(socket)
+    assert [int(event["seq"]) for event in events] == list(range(1, len(events) + 1))
+    assert "run_started" in events[0]
+    assert "completed" in events[-1]
+    assert len({event["run_id"] for event in events}) == 1
+
+
+async def test_one_socket_carries_one_chat_after_another(socket: ClientConnection) -> None:
+    for _ in range(3):
+        await say(socket, {"chat": {"message": "What is Loremesh?"}})
+        assert "completed" in (await rest_of_run(socket))[-1]
+
+
+async def test_a_job_is_watched_as_server_sent_events_tell_it(mesh: Mesh, socket: ClientConnection) -> None:
+    job_id = await job(mesh, {"message": "What is Loremesh?"})
+    await say(socket, {"watch": {"job_id": job_id}})
+    assert await rest_of_run(socket) == await server_sent(mesh, job_id)
+
+
+async def test_after_a_cut_the_events_go_on_where_they_ended(mesh: Mesh) -> None:
+    job_id = await job(mesh, {"message": "What is Loremesh?"})
+    async with opened(mesh) as first:
+        await say(first, {"watch": {"job_id": job_id}})
+        seen = [await receive(first)]
+    async with opened(mesh) as second:
+        await say(second, {"watch": {"job_id": job_id, "after_seq": seen[-1]["seq"]}})
+        seen += await rest_of_run(second)
+    assert seen == await server_sent(mesh, job_id)
+
+
+async def test_closing_the_socket_cancels_its_chat(mesh: Mesh, long: dict[str, Any]) -> None:
+    async with opened(mesh) as connection:
+        await say(connection, {"chat": long})
+        started = await receive(connection)
+    conversation = started["run_started"]["conversation_id"]
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as client, asyncio.timeout(30):
+        states = [""]
+        while states[-1] in ("", "MESSAGE_STATE_IN_PROGRESS"):
+            answer = await client.get(f"/api/v1/conversations/{conversation}/messages")
+            states = [message["state"] for message in answer.json()["messages"]] or [""]
+            await asyncio.sleep(0.1)
+    assert states[-1] == "MESSAGE_STATE_CANCELLED"
+
+
+async def test_a_job_is_cancelled_and_the_watch_tells_it(
+    mesh: Mesh, socket: ClientConnection, long: dict[str, Any]
+) -> None:
+    job_id = await job(mesh, long)
+    await say(socket, {"watch": {"job_id": job_id}})
+    await say(socket, {"cancel": {"job_id": job_id}})
+    messages = []
+    while not messages or not any(name in messages[-1] for name in TERMINAL):
+        messages.append(await receive(socket))
+    assert "cancelled" in messages[-1]
+    (told,) = (message["job"] for message in messages if "job" in message)
+    assert told["job_id"] == job_id
+
+
+async def test_a_repeated_key_is_the_same_chat(socket: ClientConnection) -> None:
+    asked = {"chat": {"message": "What is Loremesh?"}, "idempotency_key": str(uuid.uuid4())}
+    ends = []
+    for _ in range(2):
+        await say(socket, asked)
+        ends.append((await rest_of_run(socket))[-1])
+    assert ends[0]["completed"]["message_id"] == ends[1]["completed"]["message_id"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["{", "[]", "{}", '{"chat": {}, "watch": {}}', '{"chat": {"message": 1}}', '{"chat": []}', '{"sing": {}}'],
+)
+async def test_what_is_no_message_is_refused_and_the_socket_stays_open(socket: ClientConnection, message: str) -> None:
+    await say(socket, message)
+    assert reason(await receive(socket)) == "MESSAGE_INVALID"
+    await say(socket, {"watch": {"job_id": "nothing"}})
+    assert reason(await receive(socket)) == "CHAT_JOB_NOT_FOUND"
+
+
+async def test_what_the_agent_refuses_is_told_as_it_says_it(mesh: Mesh, socket: ClientConnection) -> None:
+    body = {"message": "", "top_k": 5}
+    await say(socket, {"chat": body})
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as client:
+        answer = await client.post("/api/v1/chat", json=body)
+    assert await receive(socket) == {"error": answer.json()}
+
+
+async def test_a_socket_carries_one_run_at_a_time(socket: ClientConnection, long: dict[str, Any]) -> None:
+    await say(socket, {"chat": long})
+    await receive(socket)
+    await say(socket, {"chat": long})
+    messages = []
+    while not messages or "error" not in messages[-1]:
+        messages.append(await receive(socket))
+        assert not any(name in messages[-1] for name in TERMINAL)
+    assert reason(messages[-1]) == "RUN_UNDERWAY"
+
+
+async def test_a_page_of_another_site_may_not_open_one(mesh: Mesh) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        async with opened(mesh, origin="https://elsewhere.example"):
+            pass
+    assert caught.value.response.status_code == 403
+    async with opened(mesh, origin="http://localhost:3000"):
+        pass
+
+
+async def test_who_the_client_says_it_is_does_not_count(mesh: Mesh) -> None:
+    job_id = await job(mesh, {"message": "What is Loremesh?"})
+    async with opened(mesh, additional_headers={"x-loremesh-tenant": "somebody"}) as connection:
+        await say(connection, {"watch": {"job_id": job_id}})
+        assert "run_started" in await receive(connection)

@@ -27,7 +27,7 @@ from loremesh_agent.domain.prices import Prices
 from loremesh_agent.ports import ModelFinish, ModelText
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import Outside, assemble
-from loremesh_kit.events import connect
+from loremesh_kit.events import Bus, connect
 from loremesh_kit.loops import background
 from loremesh_kit.postgres import Database, open_database
 from loremesh_kit.server import Role, Wired
@@ -97,6 +97,36 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+def outside_of(
+    settings: AgentSettings,
+    *,
+    database: Database,
+    bus: Bus,
+    found: Found,
+    provider: ScriptedProvider,
+    documents: MemoryDocuments,
+    **more: Any,
+) -> Outside:
+    """Everything around the service in this process, but Postgres and NATS."""
+    models = Providers(
+        sources={"local": provider},
+        default=settings.default_profile(),
+        profiles=settings.profiles(),
+        prices=Prices({}),
+    )
+    return Outside(
+        database=database,
+        bus=bus,
+        index=MemoryIndex({"default": found}),
+        documents=documents,
+        vector_stores=documents,
+        model=provider,
+        models=models,
+        prompts=PromptFile.load(),
+        **more,
+    )
+
+
 @dataclass
 class Mesh:
     """Everything around the replicas."""
@@ -124,20 +154,13 @@ class Mesh:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings))
             bus = await stack.enter_async_context(connect(settings.nats_url, service="agent"))
-            outside = Outside(
+            outside = outside_of(
+                settings,
                 database=database,
                 bus=bus,
-                index=MemoryIndex({"default": self.found}),
+                found=self.found,
+                provider=self.provider,
                 documents=self.documents,
-                vector_stores=self.documents,
-                model=self.provider,
-                models=Providers(
-                    sources={"local": self.provider},
-                    default=settings.default_profile(),
-                    profiles=settings.profiles(),
-                    prices=Prices({}),
-                ),
-                prompts=PromptFile.load(),
             )
             wired = assemble(outside, settings=settings)
             channel = await stack.enter_async_context(serving(wired, service="agent", settings=settings, role=role))

@@ -23,12 +23,12 @@ from loremesh_agent.adapters.prompt_file import PromptFile
 from loremesh_agent.agent_servicer import AgentServicer
 from loremesh_agent.domain.agents import ModelProfile, Window
 from loremesh_agent.domain.conversations import Usage
+from loremesh_agent.domain.prices import KnownProvider, Price, PricedModel
 from loremesh_agent.domain.tools import CallContext, Effect, ToolResult, ToolSpec
 from loremesh_agent.engine.agents import AgentEngine
 from loremesh_agent.engine.directory import Directory
 from loremesh_agent.engine.vetting import Vetting
 from loremesh_agent.errors import AgentNotFound, AgentRevisionNotFound, ModelUnknown, ProviderNotConfigured
-from loremesh_agent.ports import KnownProvider, ModelPrice
 from loremesh_kit.channel import reason_of
 from loremesh_kit.postgres import open_database
 from loremesh_kit.server import Servicer, Wired
@@ -61,7 +61,7 @@ class Catalogue:
         return PRICES.get(model)
 
     def known(self) -> list[KnownProvider]:
-        price = ModelPrice(model="acme/large", input_micros=3, cached_input_micros=1, output_micros=9)
+        price = PricedModel(model="acme/large", price=Price(input_micros=3, cached_input_micros=1, output_micros=9))
         return [
             KnownProvider(name="acme", configured=True, variable="ACME_API_KEY", models=(price,)),
             KnownProvider(name="keyless", configured=False, variable="KEYLESS_API_KEY"),

@@ -12,11 +12,11 @@ from grpc import StatusCode, aio
 from loremesh.agent.v1 import conversation_pb2, conversation_pb2_grpc
 from loremesh.agent.v1 import memory_pb2 as pb
 from loremesh.agent.v1 import memory_pb2_grpc as rpc
-from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, ScriptedProvider
+from loremesh_agent.adapters.memory import MemoryDocuments, ScriptedProvider
 from loremesh_agent.adapters.postgres_memory_receipts import PostgresMemoryWork
 from loremesh_agent.domain.passages import Found
 from loremesh_agent.settings import AgentSettings
-from loremesh_agent.wiring import Outside, assemble
+from loremesh_agent.wiring import assemble
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.events import connect
@@ -24,7 +24,7 @@ from loremesh_kit.postgres import Database, open_database
 from loremesh_kit.testing import DatabaseUrls, caller, serving
 
 from .memory_doubles import MeaningDouble
-from .replicas import until, words
+from .replicas import outside_of, until, words
 
 pytestmark = pytest.mark.steelthread
 
@@ -70,12 +70,13 @@ async def service(
     )  # fmt: skip
     meaning = MeaningDouble()
     async with open_database(settings) as database, connect(nats_url, service="agent") as bus:
-        outside = Outside(
+        outside = outside_of(
+            settings,
             database=database,
             bus=bus,
-            index=MemoryIndex({"default": found}),
+            found=found,
+            provider=ScriptedProvider(words()),
             documents=MemoryDocuments(),
-            model=ScriptedProvider(words()),
             embedder=meaning,
         )
         async with serving(assemble(outside, settings=settings), service="agent", settings=settings) as channel:

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grpc import aio
+from loremesh.agent.v1 import (
+    approval_pb2_grpc,
+    chat_job_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    conversation_pb2,
+    conversation_pb2_grpc,
+    grounding_pb2_grpc,
+)
 from loremesh.agent.v1 import chat_job_pb2 as pb
-from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc, conversation_pb2, conversation_pb2_grpc
 from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, Pause, ScriptedProvider
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
@@ -48,6 +56,8 @@ class Replica:
         self.jobs = chat_job_pb2_grpc.ChatJobServiceStub(self.channel)
         self.chat = chat_pb2_grpc.ChatServiceStub(self.channel)
         self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
+        self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
+        self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:

@@ -538,10 +538,8 @@ class DecisionInvalid(InvalidField):
 
     reason = "DECISION_INVALID"
 
-    def __init__(self, *, kind: str, decision: str) -> None:
-        super().__init__(
-            f"{decision} is no answer to {kind}.", metadata={"kind": kind, "decision": decision}, field="decision"
-        )
+    def __init__(self, problem: str, *, kind: str, decision: str) -> None:
+        super().__init__(problem, metadata={"kind": kind, "decision": decision}, field="decision")
 
 
 class ApprovalExpired(ServiceError):

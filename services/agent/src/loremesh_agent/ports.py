@@ -9,6 +9,8 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.agents import Agent, ModelProfile
+from loremesh_agent.domain.approvals import Alarm, Approval, Decision
+from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
 from loremesh_agent.domain.events import Event, FinishReason, Payload
@@ -384,4 +386,50 @@ class ConversationStore(Protocol):
 
     async def rate(self, message_id: str, feedback: Feedback | None) -> Message:
         """Put feedback on an answer in place of what was said before; raises MessageNotFound."""
+        ...
+
+
+class ApprovalStore(Protocol):
+    """Keeps what runs ask of humans."""
+
+    async def get(self, approval_id: str) -> Approval:
+        """The approval; raises ApprovalNotFound."""
+        ...
+
+    async def page(
+        self, *, after: Position | None, limit: int, state: ApprovalState, run_id: str
+    ) -> Sequence[Approval]:
+        """At most `limit` approvals behind a position that stand so, of one run or (empty) of all, those due first."""
+        ...
+
+    async def decide(self, approval_id: str, decision: Decision, *, etag: str) -> Approval:
+        """Keep the decision, the caller's, and let the run go on: all or nothing; the same again changes nothing.
+
+        Raises ApprovalNotFound, ApprovalDecided, and EtagMismatch unless `etag` is empty or the current one.
+        """
+        ...
+
+    def watch(self, *, run_id: str, heartbeat: float) -> AsyncGenerator[Approval | None, None]:
+        """Those pending, and then each that changes, for ever; None after each `heartbeat` quiet seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueAlarm:
+    """An approval that is to be looked at, and for whom its run works."""
+
+    tenant: str
+    approval_id: str
+    principal: str
+
+
+class ApprovalAlarms(Protocol):
+    """Knows which approvals, of any tenant, nobody decides."""
+
+    async def due(self, *, limit: int) -> Sequence[DueAlarm]:
+        """Those to be looked at now, at most `limit`."""
+        ...
+
+    async def ring(self, approval_id: str) -> Alarm | None:
+        """Do what it is time for with an approval of the caller's tenant, once; None: nothing or not ours."""
         ...

@@ -2,32 +2,39 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from loremesh.agent.v1.approval_pb2_grpc import add_ApprovalServiceServicer_to_server
 from loremesh.agent.v1.chat_job_pb2_grpc import add_ChatJobServiceServicer_to_server
 from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
 from loremesh_kit.outbox import OUTBOX, Relay
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.worker import JobWorker
+from psycopg import AsyncConnection
 
 from loremesh_agent import protos
 from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.postgres_approvals import PostgresApprovals
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
+from loremesh_agent.approval_servicer import ApprovalServicer
 from loremesh_agent.chat_job_servicer import ChatJobServicer
 from loremesh_agent.consumers import DocumentDeletions
 from loremesh_agent.engine.answering import Answering
+from loremesh_agent.engine.approvals import AlarmClock, Approvals
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
 from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
 from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.engine.quoting import Quoting
+from loremesh_agent.errors import ToolNotFound
 from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
@@ -37,11 +44,12 @@ SERVICE = "agent"
 _CHAT = "loremesh.agent.v1.ChatService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
+_APPROVALS = "loremesh.agent.v1.ApprovalService"
 # Those of Chat and CreateChatJob are kept with the turn and the job.
 _IDEMPOTENT = frozenset(
     f"/{_CONVERSATIONS}/{rpc}"
     for rpc in ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")
-)
+) | {f"/{_APPROVALS}/DecideApproval"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +70,18 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     jobs = PostgresChatJobs(
         database=outside.database, waiting_limit=settings.chat_jobs_waiting, seconds=settings.chat_job_seconds
     )
+    approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=_resume)
     return Wired(
-        servicers=_servicers(outside, jobs, settings),
+        servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings)],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
+            AlarmClock(alarms=approvals),
         ],
         background=[Relay(database=outside.database, bus=outside.bus, service=SERVICE)],
         probes=outside.probes,
-        long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob"}),
+        long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob", f"/{_APPROVALS}/WatchApprovals"}),
         idempotent=_IDEMPOTENT,
         database=outside.database,
     )
@@ -109,6 +119,22 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
         ),
         Servicer(add=add_ChatJobServiceServicer_to_server, servicer=ChatJobServicer(engine=chat_jobs), name=_CHAT_JOBS),
     ]
+
+
+def _approvals(store: PostgresApprovals, settings: AgentSettings) -> Servicer:
+    engine = Approvals(store=store, check=_check, heartbeat=settings.heartbeat_seconds)
+    return Servicer(
+        add=add_ApprovalServiceServicer_to_server, servicer=ApprovalServicer(engine=engine), name=_APPROVALS
+    )
+
+
+async def _resume(connection: AsyncConnection[Row], run_id: str) -> None:
+    del connection, run_id
+
+
+async def _check(tool: str, arguments: Mapping[str, Any]) -> None:
+    del arguments
+    raise ToolNotFound(tool)
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:

@@ -48,7 +48,7 @@ class ApprovalServiceStub:
         self.WatchApprovals = channel.unary_stream(
                 '/loremesh.agent.v1.ApprovalService/WatchApprovals',
                 request_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.WatchApprovalsRequest.SerializeToString,
-                response_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
+                response_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.ApprovalEvent.FromString,
                 _registered_method=True)
         self.DecideApproval = channel.unary_unary(
                 '/loremesh.agent.v1.ApprovalService/DecideApproval',
@@ -77,7 +77,8 @@ class ApprovalServiceServicer:
 
     def WatchApprovals(self, request, context):
         """Streams approvals as they are asked for, reminded of, escalated and decided, beginning with those pending; ends when
-        the caller leaves. Over REST as server-sent events.
+        the caller leaves. Where an approval changes several times at once, only how it stands then is told. Over REST as
+        server-sent events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +109,7 @@ def add_ApprovalServiceServicer_to_server(servicer, server):
             'WatchApprovals': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchApprovals,
                     request_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.WatchApprovalsRequest.FromString,
-                    response_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+                    response_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.ApprovalEvent.SerializeToString,
             ),
             'DecideApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.DecideApproval,
@@ -197,7 +198,7 @@ class ApprovalService:
             target,
             '/loremesh.agent.v1.ApprovalService/WatchApprovals',
             loremesh_dot_agent_dot_v1_dot_approval__pb2.WatchApprovalsRequest.SerializeToString,
-            loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
+            loremesh_dot_agent_dot_v1_dot_approval__pb2.ApprovalEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,9 +20,10 @@ class ApprovalServiceStub:
     """Lists approvals, those due first. Reasons: PAGE_TOKEN_INVALID."""
     GetApproval: _aio.UnaryUnaryMultiCallable[_approval_pb2.GetApprovalRequest, _approval_pb2.Approval]
     """Gets an approval. Reasons: APPROVAL_NOT_FOUND."""
-    WatchApprovals: _aio.UnaryStreamMultiCallable[_approval_pb2.WatchApprovalsRequest, _approval_pb2.Approval]
+    WatchApprovals: _aio.UnaryStreamMultiCallable[_approval_pb2.WatchApprovalsRequest, _approval_pb2.ApprovalEvent]
     """Streams approvals as they are asked for, reminded of, escalated and decided, beginning with those pending; ends when
-    the caller leaves. Over REST as server-sent events.
+    the caller leaves. Where an approval changes several times at once, only how it stands then is told. Over REST as
+    server-sent events.
     """
     DecideApproval: _aio.UnaryUnaryMultiCallable[_approval_pb2.DecideApprovalRequest, _approval_pb2.Approval]
     """Decides. Once, by the first who does; the same decision again changes nothing. It binds to the arguments that were
@@ -53,10 +54,11 @@ class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
     def WatchApprovals(
         self,
         request: _approval_pb2.WatchApprovalsRequest,
-        context: _aio.ServicerContext[_approval_pb2.WatchApprovalsRequest, _abc.AsyncIterator[_approval_pb2.Approval]],
-    ) -> _abc.AsyncIterator[_approval_pb2.Approval]:
+        context: _aio.ServicerContext[_approval_pb2.WatchApprovalsRequest, _abc.AsyncIterator[_approval_pb2.ApprovalEvent]],
+    ) -> _abc.AsyncIterator[_approval_pb2.ApprovalEvent]:
         """Streams approvals as they are asked for, reminded of, escalated and decided, beginning with those pending; ends when
-        the caller leaves. Over REST as server-sent events.
+        the caller leaves. Where an approval changes several times at once, only how it stands then is told. Over REST as
+        server-sent events.
         """
 
     @_abc_1.abstractmethod

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -169,6 +171,40 @@ async def test_any_span_of_the_text_can_be_read(service, refused):
     for start, end, field in [(len(text) + 1, 0, "start_char"), (0, len(text) + 1, "end_char"), (9, 3, "end_char")]:
         async with refused("SPAN_OUT_OF_RANGE", "OUT_OF_RANGE", field=field):
             await span(start, end)
+
+
+async def test_any_pages_of_the_text_can_be_read(service, refused):
+    # The second paragraph begins on page 1 and runs on to page 2; page 3 has none that begins there.
+    text = "one a\n\none b\ftwo a\n\ntwo b\fthree\ffour a\n\nfour b\n\nfour c"
+    document = await service.settled(await service.upload(text.encode()))
+    other = await service.settled(await service.upload(b"no pages"))
+
+    async def pages(first: int, last: int, **more: Any) -> str:
+        request = pb.GetDocumentTextRequest(document_id=document.id, first_page=first, last_page=last, **more)
+        found = await service.documents.GetDocumentText(request)
+        assert found.text == text[found.start_char : found.end_char]
+        return found.text
+
+    assert document.page_count == 4
+    for first, last, wanted in [
+        (1, 1, "one b\ftwo a"),
+        (2, 0, "two a"),
+        (3, 3, "three"),
+        (2, 4, "four c"),
+        (4, 99, "four c"),
+    ]:
+        whole = await pages(first, last)
+        assert wanted in whole
+        assert last != 1 or "two b" not in whole
+    assert not (await pages(4, 4)).startswith("one")
+    for first, last, field in [(5, 0, "first_page"), (2, 1, "last_page")]:
+        async with refused("SPAN_OUT_OF_RANGE", "OUT_OF_RANGE", field=field):
+            await pages(first, last)
+    for first, last, more in [(1, 0, {"start_char": 1}), (1, 0, {"end_char": 1}), (0, 1, {})]:
+        async with refused("INVALID_FIELD"):
+            await pages(first, last, **more)
+    async with refused("SPAN_OUT_OF_RANGE", "OUT_OF_RANGE", field="first_page"):
+        await service.documents.GetDocumentText(pb.GetDocumentTextRequest(document_id=other.id, first_page=1))
 
 
 async def test_there_is_no_text_before_there_is_one(start_service, refused):

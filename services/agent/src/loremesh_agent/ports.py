@@ -187,6 +187,50 @@ class Quotations(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentFacts:
+    """A document as far as its readers are concerned; `pages` is zero for formats without."""
+
+    document_id: str
+    vector_store_id: str
+    title: str
+    text_chars: int
+    pages: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extract:
+    """A part of a document's text; offsets are code points."""
+
+    text: str
+    start_char: int
+    end_char: int
+
+
+class DocumentTexts(Protocol):
+    """Knows what stands in documents."""
+
+    async def facts(self, document_id: str) -> DocumentFacts | None:
+        """What it is, None where there is none; raises DependencyUnavailable, DeadlineExceeded."""
+        ...
+
+    async def span(self, document_id: str, *, start_char: int, end_char: int) -> Extract | None:
+        """Its text from here to there, `end_char` exclusive; None where there is none. Raises as `facts`."""
+        ...
+
+    async def pages(self, document_id: str, *, first: int, last: int) -> Extract | None:
+        """The text of its pages and a little around them; None where there are none. Raises as `facts`."""
+        ...
+
+
+class Resolver(Protocol):
+    """Knows the addresses of hosts."""
+
+    async def addresses(self, host: str, port: int) -> Sequence[str]:
+        """IPv4 and IPv6 addresses as text, none where the name is not known."""
+        ...
+
+
 class DocumentRegistry(Protocol):
     """Knows which documents there are."""
 

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loremesh_agent import prompts
+from loremesh_agent.domain.addresses import Exemptions, exemptions
 from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, Window
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
@@ -76,6 +77,13 @@ class AgentSettings(ServiceSettings):
     chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
     group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")
 
+    searxng_url: Annotated[str, Shared()] = Field(default="", description="of a SearXNG, for the tool web_search")
+    tavily_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="for web_search, instead")
+    brave_api_key: Annotated[SecretStr, Shared()] = Field(default=SecretStr(""), description="for web_search, instead")
+    web_allow_hosts: str = Field(
+        default="", description="host or host:port, with commas: what web_fetch may read although it is not public"
+    )
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
         if self.chosen_provider == "local" and not self.local_model_url:
@@ -115,6 +123,10 @@ class AgentSettings(ServiceSettings):
             temperature=_TEMPERATURE[of] if self.temperature is None else self.temperature,
             frequency_penalty=_FREQUENCY_PENALTY[of] if self.frequency_penalty is None else self.frequency_penalty,
         )
+
+    def exemptions(self) -> Exemptions:
+        """What may be fetched although it is not public."""
+        return exemptions(self.web_allow_hosts.split(","))
 
     def floors(self) -> Floors:
         """When passages are relevant."""

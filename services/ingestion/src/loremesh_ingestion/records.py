@@ -216,6 +216,10 @@ class IndexingRecords(Protocol):
         """Chunks from position `start` on."""
         ...
 
+    async def pages(self, key: str, version: int, *, first: int, last: int) -> tuple[int, int | None]:
+        """Where the last chunk before page `first` begins, and the first one behind page `last`; None: nowhere."""
+        ...
+
     async def chunks_reading(self, key: str, version: int, contents: Sequence[str]) -> list[Chunk]:
         """The version's chunks with one of these texts."""
         ...

@@ -860,6 +860,8 @@ class GetDocumentTextRequest(_message.Message):
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     START_CHAR_FIELD_NUMBER: _builtins.int
     END_CHAR_FIELD_NUMBER: _builtins.int
+    FIRST_PAGE_FIELD_NUMBER: _builtins.int
+    LAST_PAGE_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Its id."""
     start_char: _builtins.int
@@ -868,16 +870,24 @@ class GetDocumentTextRequest(_message.Message):
     """Where it ends, exclusive; zero means the end of the text. A span has at most 1,000,000 code points; a longer one is
     cut there.
     """
+    first_page: _builtins.int
+    """Instead of a span: pages, slides or sheets from this one on, counted from 1. The text holds all of them and, since
+    it is only known where chunks begin, up to one chunk before. Zero means the span.
+    """
+    last_page: _builtins.int
+    """The last of the pages; zero means `first_page` alone."""
     def __init__(
         self,
         *,
         document_id: _builtins.str = ...,
         start_char: _builtins.int = ...,
         end_char: _builtins.int = ...,
+        first_page: _builtins.int = ...,
+        last_page: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end_char", b"end_char", "start_char", b"start_char"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end_char", b"end_char", "first_page", b"first_page", "last_page", b"last_page", "start_char", b"start_char"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

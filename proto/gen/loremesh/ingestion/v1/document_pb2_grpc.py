@@ -204,7 +204,8 @@ class DocumentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDocumentText(self, request, context):
-        """Reads a span of the text extracted from a document: what a source's `start_char` and `end_char` point into.
+        """Reads a span of the text extracted from a document, or pages of it: what a source's `start_char` and `end_char`, or
+        its `page`, point into.
         Reasons: DOCUMENT_NOT_FOUND, DOCUMENT_STATE_UNSUITABLE before it is parsed, SPAN_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

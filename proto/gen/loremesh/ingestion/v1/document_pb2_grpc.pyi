@@ -67,7 +67,8 @@ class DocumentServiceStub:
     Reasons: DOCUMENT_NOT_FOUND.
     """
     GetDocumentText: _aio.UnaryUnaryMultiCallable[_document_pb2.GetDocumentTextRequest, _document_pb2.GetDocumentTextResponse]
-    """Reads a span of the text extracted from a document: what a source's `start_char` and `end_char` point into.
+    """Reads a span of the text extracted from a document, or pages of it: what a source's `start_char` and `end_char`, or
+    its `page`, point into.
     Reasons: DOCUMENT_NOT_FOUND, DOCUMENT_STATE_UNSUITABLE before it is parsed, SPAN_OUT_OF_RANGE.
     """
     ListChunks: _aio.UnaryUnaryMultiCallable[_document_pb2.ListChunksRequest, _document_pb2.ListChunksResponse]
@@ -201,7 +202,8 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _document_pb2.GetDocumentTextRequest,
         context: _aio.ServicerContext[_document_pb2.GetDocumentTextRequest, _abc.Awaitable[_document_pb2.GetDocumentTextResponse]],
     ) -> _abc.Awaitable[_document_pb2.GetDocumentTextResponse]:
-        """Reads a span of the text extracted from a document: what a source's `start_char` and `end_char` point into.
+        """Reads a span of the text extracted from a document, or pages of it: what a source's `start_char` and `end_char`, or
+        its `page`, point into.
         Reasons: DOCUMENT_NOT_FOUND, DOCUMENT_STATE_UNSUITABLE before it is parsed, SPAN_OUT_OF_RANGE.
         """
 

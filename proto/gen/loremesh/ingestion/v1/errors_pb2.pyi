@@ -65,7 +65,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `chunking_strategy`.
     """
     ERROR_REASON_SPAN_OUT_OF_RANGE: _ErrorReason.ValueType  # 17
-    """A character span lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
+    """A character span or a page lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 18
     """The tenant has as many documents waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
     `limit`.
@@ -137,7 +137,7 @@ ERROR_REASON_CHUNKING_STRATEGY_INVALID: ErrorReason.ValueType  # 16
 `chunking_strategy`.
 """
 ERROR_REASON_SPAN_OUT_OF_RANGE: ErrorReason.ValueType  # 17
-"""A character span lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
+"""A character span or a page lies outside the document's text. OUT_OF_RANGE; metadata `text_chars`."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 18
 """The tenant has as many documents waiting as it may. RESOURCE_EXHAUSTED; RetryInfo says when to try again; metadata
 `limit`.

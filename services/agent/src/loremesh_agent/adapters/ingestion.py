@@ -1,7 +1,7 @@
 """What the ingestion service knows of documents."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Awaitable, Collection
+from typing import Any, TypeVar
 
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -10,10 +10,19 @@ from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh_kit import deadline
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable
 
+from loremesh_agent.ports import DocumentFacts, Extract
+
 _NAME = "ingestion"
 # Somebody waits for an answer that is ready but for this.
 _SECONDS = 3.0
+_READ_SECONDS = 10.0
 _AT_ONCE = 1000
+# What is not there to be read: deleted, not yet parsed, or shorter than thought.
+_NOTHING = frozenset(
+    {StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION, StatusCode.OUT_OF_RANGE, StatusCode.INVALID_ARGUMENT}
+)
+
+_Response = TypeVar("_Response")
 
 
 class IngestionClient:
@@ -36,10 +45,36 @@ class IngestionClient:
         try:
             response = await self._stub.ResolveVersions(request, timeout=_SECONDS)
         except aio.AioRpcError as error:
-            if error.code() is StatusCode.DEADLINE_EXCEEDED and deadline.within(1.0) < 1.0:
-                raise DeadlineExceeded from error
-            raise DependencyUnavailable(_NAME) from error
+            raise _failure(error) from error
         return set(response.versions)
+
+    async def facts(self, document_id: str) -> DocumentFacts | None:
+        """See ports.DocumentTexts."""
+        request = pb.GetDocumentRequest(document_id=document_id)
+        found: pb.Document | None = await _if_any(self._stub.GetDocument(request, timeout=_SECONDS))
+        return found and DocumentFacts(
+            document_id=found.id,
+            vector_store_id=found.vector_store_id,
+            title=found.title,
+            text_chars=found.text_chars,
+            pages=found.page_count,
+        )
+
+    async def span(self, document_id: str, *, start_char: int, end_char: int) -> Extract | None:
+        """See ports.DocumentTexts."""
+        return await self._extract(
+            pb.GetDocumentTextRequest(document_id=document_id, start_char=start_char, end_char=end_char)
+        )
+
+    async def pages(self, document_id: str, *, first: int, last: int) -> Extract | None:
+        """See ports.DocumentTexts."""
+        return await self._extract(pb.GetDocumentTextRequest(document_id=document_id, first_page=first, last_page=last))
+
+    async def _extract(self, request: pb.GetDocumentTextRequest) -> Extract | None:
+        found: pb.GetDocumentTextResponse | None = await _if_any(
+            self._stub.GetDocumentText(request, timeout=_READ_SECONDS)
+        )
+        return found and Extract(text=found.text, start_char=found.start_char, end_char=found.end_char)
 
     async def ping(self) -> None:
         """Raise unless the service says that it serves."""
@@ -47,3 +82,18 @@ class IngestionClient:
         answer = await stub.Check(health_pb2.HealthCheckRequest())
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise DependencyUnavailable(_NAME)
+
+
+async def _if_any(call: Awaitable[_Response]) -> _Response | None:
+    try:
+        return await call
+    except aio.AioRpcError as error:
+        if error.code() in _NOTHING:
+            return None
+        raise _failure(error) from error
+
+
+def _failure(error: aio.AioRpcError) -> DeadlineExceeded | DependencyUnavailable:
+    if error.code() is StatusCode.DEADLINE_EXCEEDED and deadline.within(1.0) < 1.0:
+        return DeadlineExceeded()
+    return DependencyUnavailable(_NAME)

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from loremesh_kit import identity
 from loremesh_kit.errors import DependencyUnavailable
 
 from loremesh_ingestion.domain.chunking import Chunk, ChunkingStrategy
-from loremesh_ingestion.domain.parsed import ParsedDocument
+from loremesh_ingestion.domain.parsed import Page, ParsedDocument
 from loremesh_ingestion.errors import DocumentCorrupt
 from loremesh_ingestion.parsing import result
 from loremesh_ingestion.parsing.result import Parsed
@@ -156,7 +157,7 @@ class MemorySearchIndex:
 
 
 class MemoryParser:
-    """Reads UTF-8 and cuts it at blank lines; whatever is not UTF-8 it calls corrupt."""
+    """Reads UTF-8 and cuts it at blank lines, into pages at form feeds; whatever is not UTF-8 it calls corrupt."""
 
     async def parse_and_chunk(
         self, path: Path, *, filename: str, declared_media_type: str, strategy: ChunkingStrategy, directory: Path
@@ -167,11 +168,13 @@ class MemoryParser:
             text = (await asyncio.to_thread(path.read_bytes)).decode()
         except UnicodeDecodeError as error:
             raise DocumentCorrupt("The document is not UTF-8.") from error
-        document = ParsedDocument(text=text, media_type="text/plain")
+        ends = [found.start() for found in re.finditer("\f|$", text)] if "\f" in text else []
+        pages = tuple(Page(number, start, end) for number, (start, end) in enumerate(pairwise([0, *ends]), 1))
+        document = ParsedDocument(text=text, media_type="text/plain", pages=pages)
         return result.read(result.write(document, _paragraphs(text), directory), directory)
 
 
 def _paragraphs(text: str) -> Iterator[Chunk]:
     for index, found in enumerate(re.finditer(r"\S(?:.|\n(?!\s*\n))*", text)):
-        words = len(found[0].split())
-        yield Chunk(index, found[0], found.start(), found.end(), page=None, heading_path=(), token_count=words)
+        words, page = len(found[0].split()), text.count("\f", 0, found.start()) + 1 if "\f" in text else None
+        yield Chunk(index, found[0], found.start(), found.end(), page=page, heading_path=(), token_count=words)

@@ -58,6 +58,13 @@ _CHUNKS = f"""
 SELECT {_CHUNK} FROM chunks WHERE document_id = %s AND version = %s AND index >= %s ORDER BY index LIMIT %s
 """  # noqa: S608
 
+_PAGES = """
+SELECT
+    coalesce(max(start_char) FILTER (WHERE page < %(first)s), 0) AS start,
+    min(start_char) FILTER (WHERE page > %(last)s) AS "end"
+FROM chunks WHERE document_id = %(key)s AND version = %(version)s
+"""
+
 _CHUNKS_READING = f"""
 SELECT {_CHUNK} FROM chunks WHERE document_id = %s AND version = %s AND content = ANY(%s) ORDER BY index
 """  # noqa: S608
@@ -197,6 +204,11 @@ class PostgresIndexing:
         """In order."""
         rows = await self._database.fetch(_CHUNKS, [key, version, start, limit])
         return [_chunk(row) for row in rows]
+
+    async def pages(self, key: str, version: int, *, first: int, last: int) -> tuple[int, int | None]:
+        """All of its chunks are looked through."""
+        (row,) = await self._database.fetch(_PAGES, {"key": key, "version": version, "first": first, "last": last})
+        return row["start"], row["end"]
 
     async def chunks_reading(self, key: str, version: int, contents: Sequence[str]) -> list[Chunk]:
         """All of its chunks are looked through: some milliseconds for each batch of a long document."""

@@ -54,12 +54,7 @@ class Content:
 
         Raises DocumentNotFound, DocumentStateUnsuitable before there is a text, SpanOutOfRange.
         """
-        document = await self._documents.get(document_id)
-        version = await self._version(document, document.version or document.latest_version)
-        if version.text_key is None:
-            raise DocumentStateUnsuitable(
-                "The document's text is not extracted.", document_id=document_id, state=document.state
-            )
+        version = await self._readable(document_id)
         for field, bound in (("start_char", start), ("end_char", end)):
             if bound > version.text_chars:
                 raise SpanOutOfRange(field=field, text_chars=version.text_chars)
@@ -67,6 +62,29 @@ class Content:
         if end < start:
             raise SpanOutOfRange(field="end_char", text_chars=version.text_chars)
         return Span(await self._read(version, start, end), start, end, version.text_chars)
+
+    async def pages(self, document_id: str, *, first: int, last: int) -> Span:
+        """The text of pages, up to LONGEST_SPAN code points, as far as chunks tell where they lie; `last` 0 is `first`.
+
+        Raises DocumentNotFound, DocumentStateUnsuitable before there is a text, SpanOutOfRange.
+        """
+        version = await self._readable(document_id)
+        last = last or first
+        for field, out in (("first_page", first > version.page_count), ("last_page", last < first)):
+            if out:
+                raise SpanOutOfRange(field=field, text_chars=version.text_chars)
+        start, end = await self._records.pages(version.document_id, version.version, first=first, last=last)
+        end = min(version.text_chars if end is None else end, start + LONGEST_SPAN)
+        return Span(await self._read(version, start, end), start, end, version.text_chars)
+
+    async def _readable(self, document_id: str) -> Version:
+        document = await self._documents.get(document_id)
+        version = await self._version(document, document.version or document.latest_version)
+        if version.text_key is None:
+            raise DocumentStateUnsuitable(
+                "The document's text is not extracted.", document_id=document_id, state=document.state
+            )
+        return version
 
     async def _read(self, version: Version, start: int, end: int) -> str:
         if start == end or version.text_key is None:

@@ -170,11 +170,13 @@ class DocumentServicer(DocumentServiceServicer):
     async def GetDocumentText(  # noqa: N802
         self, request: pb.GetDocumentTextRequest, context: Context
     ) -> pb.GetDocumentTextResponse:
-        """Read a span of the extracted text."""
+        """Read a span or pages of the extracted text."""
         del context
-        span = await self._content.text(
-            messages.line(request.document_id), start=request.start_char, end=request.end_char
-        )
+        document_id = messages.line(request.document_id)
+        if request.first_page:
+            span = await self._content.pages(document_id, first=request.first_page, last=request.last_page)
+        else:
+            span = await self._content.text(document_id, start=request.start_char, end=request.end_char)
         return pb.GetDocumentTextResponse(
             text=span.text, start_char=span.start, end_char=span.end, text_chars=span.text_chars
         )

@@ -1,0 +1,285 @@
+"""JSON Schemas of strangers (draft 2020-12), and values held against them at a bounded cost."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema.validators import extend
+from referencing import Registry
+
+from loremesh_agent.domain.patterns import PatternRefused, compiled
+from loremesh_agent.errors import SchemaInvalid
+
+_MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 32
+_MAX_NODES = 4000
+# Keywords looked at for one value: what branches upon branches would cost is not spent.
+_MAX_STEPS = 20_000
+_MAX_PROBLEM = 400
+_DIALECTS = frozenset(
+    {
+        "https://json-schema.org/draft/2020-12/schema",
+        "https://json-schema.org/draft/2019-09/schema",
+        "http://json-schema.org/draft-07/schema",
+    }
+)
+_FORBIDDEN = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "$vocabulary")
+# What is held against the same value as the schema around it.
+_IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+# Not schemas, whatever they look like.
+_DATA = frozenset({"const", "enum", "default", "examples"})
+
+_steps: ContextVar[list[int]] = ContextVar("loremesh_schema_steps")
+
+
+class _TooMuch(Exception):
+    """Nothing more is spent on it."""
+
+
+def check_schema(schema: Mapping[str, Any], *, field: str = "input_schema") -> None:
+    """Raise SchemaInvalid unless it is a JSON Schema that can be used without fear."""
+    fault = _fault(schema)
+    if fault:
+        raise SchemaInvalid(fault, field=field)
+
+
+def problem(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What is wrong with a value, in words for whoever made it; None where it fulfils a schema that was checked."""
+    token = _steps.set([_MAX_STEPS])
+    try:
+        error = best_match(_Validator(schema, registry=Registry()).iter_errors(value))
+    except (_TooMuch, RecursionError):
+        return "it takes too long to be checked: make it smaller."
+    finally:
+        _steps.reset(token)
+    return None if error is None else _told(error)
+
+
+def _fault(schema: object) -> str:
+    if not isinstance(schema, Mapping):
+        return "it must be an object."
+    try:
+        size = len(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return "it is no JSON."
+    if size > _MAX_BYTES:
+        return f"it is larger than {_MAX_BYTES // 1024} KiB."
+    dialect = schema.get("$schema")
+    if dialect is not None and str(dialect).rstrip("#") not in _DIALECTS:
+        return "$schema names a dialect that is not supported; leave it out for draft 2020-12."
+    return _structure_fault(schema) or _meta_fault(schema) or _reference_fault(schema)
+
+
+def _structure_fault(schema: Mapping[str, Any]) -> str:
+    for nodes, (node, depth) in enumerate(_nodes(schema), 1):
+        if depth > _MAX_DEPTH:
+            return f"it nests more than {_MAX_DEPTH} deep."
+        if nodes > _MAX_NODES:
+            return f"it has more than {_MAX_NODES} parts."
+        if isinstance(node, Mapping) and (fault := _node_fault(node, is_root=depth == 0)):
+            return fault
+    return ""
+
+
+def _node_fault(node: Mapping[str, Any], *, is_root: bool) -> str:
+    for keyword in _FORBIDDEN:
+        if keyword in node:
+            return f"{keyword} is not supported."
+    if "$id" in node and not is_root and isinstance(node["$id"], str):
+        return "$id is supported at the root only."
+    reference = node.get("$ref")
+    if isinstance(reference, str) and not (reference == "#" or reference.startswith("#/")):
+        return "$ref must point into the schema itself: #/$defs/..."
+    named = node.get("patternProperties")
+    patterns = [*(named if isinstance(named, Mapping) else ()), node.get("pattern")]
+    for pattern in patterns:
+        try:
+            if isinstance(pattern, str):
+                compiled(pattern)
+        except PatternRefused as refused:
+            return f"{refused}."
+    return ""
+
+
+def _nodes(root: Any) -> Iterator[tuple[Any, int]]:
+    waiting = [(root, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        yield node, depth
+        if depth > _MAX_DEPTH:
+            continue
+        if isinstance(node, Mapping):
+            waiting.extend((value, depth + 1) for key, value in node.items() if key not in _DATA)
+        elif isinstance(node, list | tuple):
+            waiting.extend((value, depth + 1) for value in node)
+
+
+def _meta_fault(schema: Mapping[str, Any]) -> str:
+    try:
+        Draft202012Validator.check_schema({key: value for key, value in schema.items() if key != "$schema"})
+    except SchemaError as error:
+        return f"at {_path(error) or 'its root'}, {error.validator} is broken."
+    except RecursionError:
+        return f"it nests more than {_MAX_DEPTH} deep."
+    return ""
+
+
+def _reference_fault(schema: Mapping[str, Any]) -> str:
+    """References that lead nowhere, or back to themselves without taking a step into the value."""
+    targets: dict[str, Any] = {}
+    for node, _ in _nodes(schema):
+        if isinstance(node, Mapping) and isinstance(reference := node.get("$ref"), str):
+            try:
+                targets[reference] = _pointed(schema, reference)
+            except (KeyError, IndexError, ValueError, TypeError):
+                return f"$ref {reference[:100]!r} leads nowhere."
+    done: set[int] = set()
+    for target in targets.values():
+        if _turns_back(target, targets, set(), done):
+            return "a $ref leads back to itself."
+    return ""
+
+
+def _turns_back(node: Any, targets: Mapping[str, Any], path: set[int], done: set[int]) -> bool:
+    if not isinstance(node, Mapping) or id(node) in done:
+        return False
+    if id(node) in path:
+        return True
+    inner = [targets[node["$ref"]]] if isinstance(node.get("$ref"), str) else []
+    for keyword in _IN_PLACE:
+        held = node.get(keyword)
+        if keyword == "dependentSchemas" and isinstance(held, Mapping):
+            inner.extend(held.values())
+        else:
+            inner.extend(held if isinstance(held, list) else [held])
+    found = any(_turns_back(each, targets, path | {id(node)}, done) for each in inner)
+    done.add(id(node))
+    return found
+
+
+def _pointed(schema: Any, reference: str) -> Any:
+    for part in reference.removeprefix("#").split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        schema = schema[int(key)] if isinstance(schema, list) else schema[key]
+    return schema
+
+
+def _told(error: ValidationError) -> str:
+    where = _path(error)
+    what = _SENTENCES.get(str(error.validator), _otherwise)(error)
+    text = f"{where}: {what}" if where else what
+    return text if len(text) <= _MAX_PROBLEM else f"{text[:_MAX_PROBLEM]}..."
+
+
+def _path(error: ValidationError | SchemaError) -> str:
+    return ".".join(str(part) for part in error.absolute_path)
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_PROBLEM // 2 else f"{text[: _MAX_PROBLEM // 2]}..."
+
+
+def _type(error: ValidationError) -> str:
+    wanted: Any = error.validator_value
+    return f"must be of type {' or '.join([wanted] if isinstance(wanted, str) else wanted)}."
+
+
+def _missing(error: ValidationError) -> str:
+    held: Any = error.instance
+    wanted: Any = error.validator_value
+    return f"{', '.join(repr(name) for name in wanted if name not in held)} is missing."
+
+
+def _unknown(error: ValidationError) -> str:
+    held: Any = error.instance
+    schema: Any = error.schema
+    known = list(schema.get("properties", {}))
+    strange = [name for name in held if name not in known]
+    allowed = f"; there is {', '.join(repr(name) for name in known)}" if known else ""
+    return f"{', '.join(map(repr, strange))} is not known{allowed}."
+
+
+def _otherwise(error: ValidationError) -> str:
+    return f"does not fulfil {error.validator} {_json(error.validator_value)}."
+
+
+_SENTENCES: Mapping[str, Callable[[ValidationError], str]] = {
+    "type": _type,
+    "required": _missing,
+    "additionalProperties": _unknown,
+    "enum": lambda error: f"must be one of {_json(error.validator_value)}.",
+    "const": lambda error: f"must be {_json(error.validator_value)}.",
+    "minimum": lambda error: f"must be at least {error.validator_value}.",
+    "maximum": lambda error: f"must be at most {error.validator_value}.",
+    "minLength": lambda error: f"must have at least {error.validator_value} characters.",
+    "maxLength": lambda error: f"must have at most {error.validator_value} characters.",
+    "minItems": lambda error: f"must have at least {error.validator_value} items.",
+    "maxItems": lambda error: f"must have at most {error.validator_value} items.",
+    "anyOf": lambda _: "fits none of the forms it may have.",
+    "oneOf": lambda _: "must fit exactly one of the forms it may have.",
+}
+
+_Keyword = Callable[[Any, Any, Any, Any], Any]
+
+
+def _counted(keyword: _Keyword) -> _Keyword:
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        left = _steps.get()
+        left[0] -= 1
+        if left[0] < 0:
+            raise _TooMuch
+        yield from keyword(validator, value, instance, schema) or ()
+
+    return check
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    del validator, schema
+    if isinstance(instance, str) and not _found(pattern, instance):
+        yield ValidationError("")
+
+
+def _pattern_properties(validator: Any, named: Mapping[str, Any], instance: Any, schema: Any) -> Iterator[Any]:
+    del schema
+    if not isinstance(instance, Mapping):
+        return
+    for pattern, inner in named.items():
+        for name, value in instance.items():
+            if _found(pattern, name):
+                yield from validator.descend(value, inner, path=name, schema_path=pattern)
+
+
+def _additional(validator: Any, inner: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    if not isinstance(instance, Mapping):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name, value in instance.items():
+        if name in known or any(_found(pattern, name) for pattern in patterns):
+            continue
+        if inner is False:
+            yield ValidationError("")
+            return
+        yield from validator.descend(value, inner, path=name)
+
+
+def _found(pattern: str, text: str) -> bool:
+    left = _steps.get()
+    left[0] -= len(text)
+    if left[0] < 0:
+        raise _TooMuch
+    return compiled(pattern).found_in(text)
+
+
+_OWN: Mapping[str, _Keyword] = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional,
+}
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    validators={name: _counted(_OWN.get(name, keyword)) for name, keyword in Draft202012Validator.VALIDATORS.items()},
+)

@@ -19,6 +19,7 @@ from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolCall, ToolSpec, ToolUse
+from loremesh_agent.domain.untrusted import framed
 
 # Of the rules below: a journal is told again by the rules it was written with.
 VERSION = 1
@@ -426,10 +427,11 @@ def _told(state: State, event: ToolTold) -> State:
         sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
         untrusted=state.untrusted or spec is None or spec.untrusted,
     )
+    # A failure is told in our own words, unless the tool itself says that it failed.
+    strange = event.sources or ((spec is None or spec.untrusted) and not event.reason)
+    content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
-        _with_call(
-            state, event.number, phase=Phase.ANSWERED, content=event.content, outcome=event.outcome, reason=event.reason
-        )
+        _with_call(state, event.number, phase=Phase.ANSWERED, content=content, outcome=event.outcome, reason=event.reason)
     )
 
 

@@ -16,12 +16,20 @@ from loremesh.agent.v1 import (
     conversation_pb2_grpc,
     grounding_pb2_grpc,
 )
+from loremesh.agent.v1 import approval_pb2, approval_pb2_grpc
 from loremesh.agent.v1 import chat_job_pb2 as pb
-from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, Pause, ScriptedProvider
+from loremesh_agent.adapters.memory import (
+    MemoryDocuments,
+    MemoryIndex,
+    NoPrices,
+    NoTools,
+    Pause,
+    ScriptedProvider,
+)
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Found
-from loremesh_agent.ports import ModelFinish, ModelText
+from loremesh_agent.ports import AgentDirectory, ModelFinish, Models, ModelText, ModelToolCall, Toolbox
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import Outside, assemble
 from loremesh_kit.events import connect
@@ -37,7 +45,7 @@ NAMES = {"provider": "scripted", "model": "a-model"}
 SECONDS = 30
 LEASE = 1.5
 
-Script = list[ModelText | ModelFinish | Pause | Exception]
+Script = list[ModelText | ModelToolCall | ModelFinish | Pause | Exception]
 
 
 def words(text: str = ANSWER) -> Script:
@@ -55,6 +63,7 @@ class Replica:
     def __post_init__(self) -> None:
         self.jobs = chat_job_pb2_grpc.ChatJobServiceStub(self.channel)
         self.chat = chat_pb2_grpc.ChatServiceStub(self.channel)
+        self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
         self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
@@ -103,6 +112,9 @@ class Mesh:
     found: Found
     provider: ScriptedProvider = field(default_factory=lambda: ScriptedProvider(words()))
     documents: MemoryDocuments = field(default_factory=MemoryDocuments)
+    agents: AgentDirectory | None = None
+    toolbox: Toolbox = field(default_factory=NoTools)
+    models: Models = field(default_factory=NoPrices)
 
     async def asked(self, times: int = 1) -> bool:
         return len(self.provider.requests) >= times
@@ -127,6 +139,9 @@ class Mesh:
                 index=MemoryIndex({"default": self.found}),
                 documents=self.documents,
                 model=self.provider,
+                agents=self.agents,
+                toolbox=self.toolbox,
+                models=self.models,
             )
             wired = assemble(outside, settings=settings)
             channel = await stack.enter_async_context(serving(wired, service="agent", settings=settings, role=role))

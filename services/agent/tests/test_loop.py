@@ -78,7 +78,9 @@ def says(state: State, *calls: str | CheckedCall, text: str = "", **more: Any) -
 
 
 def kinds(effects: Sequence[Wanted]) -> list[Any]:
-    return [(each.kind, each.name) if isinstance(each, AskHuman) else getattr(each, "name", "model") for each in effects]
+    return [
+        (each.kind, each.name) if isinstance(each, AskHuman) else getattr(each, "name", "model") for each in effects
+    ]
 
 
 def test_an_answer_without_calls_is_the_end() -> None:
@@ -185,7 +187,9 @@ def test_a_call_of_unknown_end_is_reviewed_each_time() -> None:
     for number in (10, 20):
         state, effects = step(state, ToolLost(call.number))
         assert kinds(effects) == [(Kind.REVIEW, "log")]
-        state, _ = step(state, HumanAsked(number=number, approval_id=f"a{number}", kind=Kind.REVIEW, call_id=call.call_id))
+        state, _ = step(
+            state, HumanAsked(number=number, approval_id=f"a{number}", kind=Kind.REVIEW, call_id=call.call_id)
+        )
         assert wanted(state) == ()
         state, (call,) = step(state, HumanDecided(approval_id=f"a{number}", granted=True, number=number + 1))
         assert call.number == number + 1

@@ -122,7 +122,11 @@ def test_unusable_schemas_are_refused_with_a_reason(schema, why):
         ({"patternProperties": {"^n_": {}}, "additionalProperties": False}, {"x": 1}, "'x' is not known."),
         ({"additionalProperties": {"type": "integer"}}, {"x": "y"}, "x: must be of type integer."),
         ({"multipleOf": 5}, 7, "does not fulfil multipleOf 5."),
-        ({"$defs": {"a": {"minimum": 3}}, "$id": "https://example.com/a", "$ref": "#/$defs/a"}, 1, "must be at least 3."),
+        (
+            {"$defs": {"a": {"minimum": 3}}, "$id": "https://example.com/a", "$ref": "#/$defs/a"},
+            1,
+            "must be at least 3.",
+        ),
         ({"enum": ["x" * 1000]}, "y", "..."),
     ],
 )
@@ -164,7 +168,27 @@ def test_patterns_that_explode_elsewhere_do_not(pattern):
 
 
 _PIECES = st.sampled_from(
-    ["a", "b", ".", "[ab]", "[^a]", "[a-c-]", "\\d", "\\w", "\\s", "\\.", "\\-", "^", "$", "(a|b)", "(?:ab|c)", "\\u0061", "\\x62", "{", "-"]
+    [
+        "a",
+        "b",
+        ".",
+        "[ab]",
+        "[^a]",
+        "[a-c-]",
+        "\\d",
+        "\\w",
+        "\\s",
+        "\\.",
+        "\\-",
+        "^",
+        "$",
+        "(a|b)",
+        "(?:ab|c)",
+        "\\u0061",
+        "\\x62",
+        "{",
+        "-",
+    ]
 )
 _COUNTS = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{1,}", "{0,2}", "*?", "{0}"])
 

@@ -355,7 +355,8 @@ class ChatJobStore(Protocol):
         """Accept a job for the turn, all or nothing; its id and its conversation's, the same again for a claim.
 
         `busy` says what happens where the conversation is answering another message. With `again` a claim whose job
-        failed or was cancelled makes another one. Raises QueueFull, ConversationNotFound, ConversationBusy, IdempotencyConflict.
+        failed or was cancelled makes another one. Raises QueueFull, ConversationNotFound, ConversationBusy,
+        IdempotencyConflict.
         """
         ...
 
@@ -440,9 +441,7 @@ class RunWork(Protocol):
         """
         ...
 
-    async def finish(
-        self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int
-    ) -> None:
+    async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
         """Write the last change, keep the answer and complete the job: all of it or nothing."""
         ...
 

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from loremesh_agent import prompts
 from loremesh_agent.domain.addresses import Exemptions, exemptions
 from loremesh_agent.domain.agents import DEFAULT_AGENT, Agent, Window
+from loremesh_agent.domain.budgets import Budget
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
 from loremesh_agent.engine.chat import Pace
@@ -84,6 +85,16 @@ class AgentSettings(ServiceSettings):
         default="", description="host or host:port, with commas: what web_fetch may read although it is not public"
     )
 
+    max_steps: int = Field(default=20, ge=1, le=100, description="times a run asks the model at most")
+    max_tool_calls: int = Field(default=100, ge=0, le=1000, description="tools a run calls at most")
+    max_run_seconds: float | None = Field(default=None, gt=0, description="of work for a run; waiting does not count")
+    tenant_monthly_tokens: int | None = Field(
+        default=None, gt=0, description="of all runs of a tenant; unset: no limit"
+    )
+    tenant_monthly_micros: int | None = Field(
+        default=None, gt=0, description="millionths of a US dollar for all runs of a tenant; unset: no limit"
+    )
+
     @model_validator(mode="after")
     def _has_a_provider(self) -> Self:
         if self.chosen_provider == "local" and not self.local_model_url:
@@ -131,6 +142,10 @@ class AgentSettings(ServiceSettings):
     def floors(self) -> Floors:
         """When passages are relevant."""
         return Floors(near=self.near_similarity, far=self.far_similarity, coverage=self.term_coverage)
+
+    def budget(self) -> Budget:
+        """Of a run; agents and questions may only lower it."""
+        return Budget(steps=self.max_steps, tool_calls=self.max_tool_calls, seconds=self.max_run_seconds)
 
     def patience(self) -> Patience:
         """With the provider."""

@@ -11,18 +11,19 @@ from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServi
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
 from loremesh_kit.outbox import OUTBOX, Relay
-from loremesh_kit.postgres import Database, Row
+from loremesh_kit.postgres import Database
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.worker import JobWorker
-from psycopg import AsyncConnection
 
 from loremesh_agent import protos
 from loremesh_agent.adapters.configured import ConfiguredAgents
+from loremesh_agent.adapters.memory import NoPrices, NoTools
 from loremesh_agent.adapters.postgres_approvals import PostgresApprovals
-from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs
+from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs, resume
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
+from loremesh_agent.adapters.postgres_runs import Allowance, PostgresRuns
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.approval_servicer import ApprovalServicer
 from loremesh_agent.chat_job_servicer import ChatJobServicer
@@ -31,11 +32,24 @@ from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.approvals import AlarmClock, Approvals
 from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, Pace
-from loremesh_agent.engine.chat_jobs import ChatJobs, Purge
+from loremesh_agent.engine.chat_jobs import ChatJobs, Purge, Queue
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.preparing import Preparing
 from loremesh_agent.engine.quoting import Quoting
+from loremesh_agent.engine.running import Means, Running
+from loremesh_agent.engine.talking import Talking
+from loremesh_agent.engine.tools import ToolDesk
 from loremesh_agent.errors import ToolNotFound
-from loremesh_agent.ports import DocumentRegistry, ModelProvider, PassageIndex, TurnStore
+from loremesh_agent.ports import (
+    AgentDirectory,
+    DocumentRegistry,
+    ModelProvider,
+    Models,
+    PassageIndex,
+    Recollection,
+    Toolbox,
+    TurnStore,
+)
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
 
@@ -61,6 +75,11 @@ class Outside:
     index: PassageIndex
     documents: DocumentRegistry
     model: ModelProvider
+    # None: the one agent of the environment.
+    agents: AgentDirectory | None = None
+    models: Models = field(default_factory=NoPrices)
+    toolbox: Toolbox = field(default_factory=NoTools)
+    recollection: Recollection | None = None
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
 
@@ -70,12 +89,13 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     jobs = PostgresChatJobs(
         database=outside.database, waiting_limit=settings.chat_jobs_waiting, seconds=settings.chat_job_seconds
     )
-    approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=_resume)
+    approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=resume)
     return Wired(
         servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings)],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
+            Queue(store=jobs),
             DocumentDeletions(bus=outside.bus, quotations=PostgresQuotations(database=outside.database)),
             AlarmClock(alarms=approvals),
         ],
@@ -99,7 +119,7 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
     chat = _chat(outside, turns, settings, patience=settings.patience(), pace=settings.pace())
     conversations = ConversationEngine(
         store=PostgresConversations(database=database),
-        agents=ConfiguredAgents(default=settings.default_agent()),
+        agents=_agents(outside, settings),
         quoting=quoting,
     )
     chat_jobs = ChatJobs(
@@ -110,8 +130,9 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
         bus=outside.bus,
         heartbeat=settings.heartbeat_seconds,
     )
+    talking = Talking(chat=chat, jobs=chat_jobs)
     return [
-        Servicer(add=add_ChatServiceServicer_to_server, servicer=ChatServicer(engine=chat), name=_CHAT),
+        Servicer(add=add_ChatServiceServicer_to_server, servicer=ChatServicer(engine=talking), name=_CHAT),
         Servicer(
             add=add_ConversationServiceServicer_to_server,
             servicer=ConversationServicer(engine=conversations),
@@ -128,10 +149,6 @@ def _approvals(store: PostgresApprovals, settings: AgentSettings) -> Servicer:
     )
 
 
-async def _resume(connection: AsyncConnection[Row], run_id: str) -> None:
-    del connection, run_id
-
-
 async def _check(tool: str, arguments: Mapping[str, Any]) -> None:
     del arguments
     raise ToolNotFound(tool)
@@ -143,7 +160,14 @@ def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
     def engine(turns: TurnStore) -> ChatEngine:
         return _chat(outside, turns, settings, patience=settings.patience_of_jobs(), pace=settings.pace_of_jobs())
 
-    answering = Answering(work=work, engine=engine, read=protos.read_question, group_seconds=settings.group_seconds)
+    answering = Answering(
+        work=work,
+        agents=_agents(outside, settings),
+        running=_running(outside, settings),
+        engine=engine,
+        read=protos.read_question,
+        group_seconds=settings.group_seconds,
+    )
     return JobWorker(
         database=outside.database,
         bus=outside.bus,
@@ -156,9 +180,37 @@ def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:
     )
 
 
+def _agents(outside: Outside, settings: AgentSettings) -> AgentDirectory:
+    return outside.agents or ConfiguredAgents(default=settings.default_agent())
+
+
+def _running(outside: Outside, settings: AgentSettings) -> Running:
+    tools, quoting = ToolDesk(toolbox=outside.toolbox), Quoting(documents=outside.documents)
+    allowance = Allowance(tokens=settings.tenant_monthly_tokens, cost_micros=settings.tenant_monthly_micros)
+    preparing = Preparing(
+        agents=_agents(outside, settings),
+        index=outside.index,
+        tools=tools,
+        recollection=outside.recollection,
+        quoting=quoting,
+        floors=settings.floors(),
+        budget=settings.budget(),
+    )
+    means = Means(
+        work=PostgresRuns(database=outside.database, allowance=allowance),
+        preparing=preparing,
+        provider=PatientProvider(provider=outside.model, patience=settings.patience_of_jobs()),
+        models=outside.models,
+        tools=tools,
+        quoting=quoting,
+        group_seconds=settings.group_seconds,
+    )
+    return Running(means)
+
+
 def _chat(outside: Outside, turns: TurnStore, settings: AgentSettings, *, patience: Patience, pace: Pace) -> ChatEngine:
     return ChatEngine(
-        agents=ConfiguredAgents(default=settings.default_agent()),
+        agents=_agents(outside, settings),
         index=outside.index,
         provider=PatientProvider(provider=outside.model, patience=patience),
         turns=turns,

@@ -138,6 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No receipt of a forgetting has this id. NOT_FOUND; metadata `receipt_id`."""
     ERROR_REASON_PASSAGES_REQUIRED: _ErrorReason.ValueType  # 51
     """There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
+    ERROR_REASON_RUN_CANCELLED: _ErrorReason.ValueType  # 53
+    """The run was cancelled before it had an answer. CANCELLED."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -260,4 +262,6 @@ ERROR_REASON_MEMORY_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 50
 """No receipt of a forgetting has this id. NOT_FOUND; metadata `receipt_id`."""
 ERROR_REASON_PASSAGES_REQUIRED: ErrorReason.ValueType  # 51
 """There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
+ERROR_REASON_RUN_CANCELLED: ErrorReason.ValueType  # 53
+"""The run was cancelled before it had an answer. CANCELLED."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -13,12 +13,16 @@ from loremesh_kit.errors import EtagMismatch, IdempotencyConflict
 from loremesh_kit.filters import Filter
 from loremesh_kit.pages import Position
 
-from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, Role, State, title_of
+from loremesh_agent.domain.agents import ModelProfile
+from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, Role, State, Usage, title_of
 from loremesh_agent.domain.passages import Found, documents
+from loremesh_agent.domain.tools import ToolSpec
 from loremesh_agent.errors import (
     ConversationBusy,
     ConversationNotFound,
     MessageNotFound,
+    ModelUnknown,
+    ToolNotFound,
     VectorStoreNotFound,
 )
 from loremesh_agent.ports import (
@@ -29,6 +33,7 @@ from loremesh_agent.ports import (
     ModelEvent,
     ModelRequest,
     NewTurn,
+    Tool,
 )
 
 Key = tuple[str, str]
@@ -356,3 +361,28 @@ class MemoryConversations:
                 kept.message = replace(kept.message, feedback=feedback)
                 return kept.message
         raise MessageNotFound(message_id)
+
+
+class NoTools:
+    """A toolbox with nothing in it; see ports.Toolbox."""
+
+    async def specs(self) -> Sequence[ToolSpec]:
+        """None."""
+        return []
+
+    async def find(self, name: str) -> Tool:
+        """Raises ToolNotFound."""
+        raise ToolNotFound(name)
+
+
+class NoPrices:
+    """Knows no model's price; see ports.Models."""
+
+    def profile(self, model: str) -> ModelProfile:
+        """Raises ModelUnknown."""
+        raise ModelUnknown(model)
+
+    def cost(self, model: str, usage: Usage) -> int | None:
+        """Unknown."""
+        del model, usage
+        return None

@@ -94,9 +94,7 @@ class PostgresRuns:
             return False
         return True
 
-    async def finish(
-        self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int
-    ) -> None:
+    async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
         async with self._database.transaction() as connection:
             await complete(connection, job)

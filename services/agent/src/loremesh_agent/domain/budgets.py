@@ -25,7 +25,9 @@ class Budget:
         """The same, or less where these limits say so."""
         return Budget(
             steps=min(self.steps, limits.max_steps or self.steps),
-            tool_calls=self.tool_calls if limits.max_tool_calls is None else min(self.tool_calls, limits.max_tool_calls),
+            tool_calls=self.tool_calls
+            if limits.max_tool_calls is None
+            else min(self.tool_calls, limits.max_tool_calls),
             tokens=_least(self.tokens, limits.max_tokens),
             cost=_least(self.cost, limits.max_cost_micros),
             seconds=_least(self.seconds, limits.max_seconds),

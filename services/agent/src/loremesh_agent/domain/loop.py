@@ -234,7 +234,10 @@ class State:
     # What it said beside the calls in hand.
     text: str = ""
     calls: tuple[InHand, ...] = ()
-    refused_calls: int = 0
+    # Of the calls in hand, those beyond what is taken up at once.
+    surplus: int = 0
+    # Every call that was not made, in the order in which that was decided.
+    refusals: tuple[InHand, ...] = ()
     untrusted: bool = False
     # Whether the model is being given its one chance to put its last answer right.
     repairing: bool = False
@@ -382,11 +385,12 @@ def _take_up(state: State, event: ModelAnswered) -> State:
             state = replace(state, number=state.number + 1)
             in_hand = replace(in_hand, number=state.number)
         taken.append(in_hand)
-    made = sum(each.phase is not Phase.ANSWERED for each in taken)
+    refused = tuple(each for each in taken if each.phase is Phase.ANSWERED)
+    made = len(taken) - len(refused)
     state = replace(
-        state, calls=tuple(taken), refused_calls=len(surplus), repairing=bool(invalid), text=event.text,
+        state, calls=tuple(taken), surplus=len(surplus), repairing=bool(invalid), text=event.text,
         spent=added(state.spent, replace(NOTHING, tool_calls=made)),
-        limit="tool_calls" if asks_for_more else None,
+        refusals=(*state.refusals, *refused), limit="tool_calls" if asks_for_more else None,
     )  # fmt: skip
     return _round_off(state)
 
@@ -431,7 +435,9 @@ def _told(state: State, event: ToolTold) -> State:
     strange = event.sources or ((spec is None or spec.untrusted) and not event.reason)
     content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
-        _with_call(state, event.number, phase=Phase.ANSWERED, content=content, outcome=event.outcome, reason=event.reason)
+        _with_call(
+            state, event.number, phase=Phase.ANSWERED, content=content, outcome=event.outcome, reason=event.reason
+        )
     )
 
 
@@ -455,7 +461,9 @@ def _decided(state: State, event: HumanDecided) -> State:
     if event.fails_run:
         return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
     changed = _call_decided(call, event)
-    return _round_off(replace(state, calls=tuple(changed if each is call else each for each in state.calls)))
+    refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
+    calls = tuple(changed if each is call else each for each in state.calls)
+    return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
 
 
 def _call_decided(call: InHand, event: HumanDecided) -> InHand:
@@ -494,11 +502,11 @@ def _round_off(state: State) -> State:
         return state
     asked = tuple(ToolCall(id=each.call_id, name=each.name, arguments=_json(each.arguments)) for each in state.calls)
     told = [PromptMessage("tool", each.content, tool_call_id=each.call_id) for each in state.calls]
-    if state.refused_calls:
-        surplus = f"\n{state.refused_calls} more calls were refused: no more than {CALLS_AT_ONCE} at once."
+    if state.surplus:
+        surplus = f"\n{state.surplus} more calls were refused: no more than {CALLS_AT_ONCE} at once."
         told[-1] = replace(told[-1], content=told[-1].content + surplus)
     messages = (*state.messages, PromptMessage("assistant", state.text, tool_calls=asked), *told)
-    return _ask_model(replace(state, messages=messages, calls=(), refused_calls=0))
+    return _ask_model(replace(state, messages=messages, calls=(), surplus=0))
 
 
 def _json(arguments: Mapping[str, Any]) -> str:

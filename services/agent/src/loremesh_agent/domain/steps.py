@@ -13,6 +13,7 @@ from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
 from loremesh_agent.domain.events import FinishReason, Payload
 from loremesh_agent.domain.journal import Kept, source
+from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, ExpiryPolicy, Outcome, ToolCall, ToolSpec, ToolUse
 
@@ -72,6 +73,17 @@ def begun(state: loop.State) -> Kept:
         "sources": [asdict(each) for each in state.sources],
         "untrusted": state.untrusted,
     }
+
+
+def added(state: loop.State) -> Kept:
+    """The input of a later question to the model: what it is told beyond what it knew."""
+    last = max((at for at, message in enumerate(state.messages) if message.role == "assistant"), default=0)
+    return {"messages": [asdict(message) for message in state.messages[last:]]}
+
+
+def first_sources(journal: Sequence[Step]) -> tuple[Source, ...]:
+    """The passages that a run began with."""
+    return tuple(map(source, journal[0].input["sources"]))
 
 
 def answered(event: loop.ModelAnswered) -> Kept:

@@ -47,7 +47,9 @@ def obey(messages: Sequence[PromptMessage], *, first: str = "") -> tuple[Checked
     )
 
 
-def play(begun: Begun, results: dict[str, str], *, first: str = "") -> tuple[list[CallTool], list[AskHuman], loop.State]:
+def play(
+    begun: Begun, results: dict[str, str], *, first: str = ""
+) -> tuple[list[CallTool], list[AskHuman], loop.State]:
     """The run up to its end or its first question: calls made, questions asked."""
     made: list[CallTool] = []
     state, _ = loop.step(loop.State(rules=Rules(tools=TOOLS), model="a/b"), begun)

@@ -22,7 +22,9 @@ from .tool_doubles import CountingTool, calls, give
 pytestmark = pytest.mark.steelthread
 
 
-async def run(mesh: Mesh, *script: Any, **settings: Any) -> tuple[list[chat_pb2.ChatEvent], pb.ChatJob, list[pb.RunStep]]:
+async def run(
+    mesh: Mesh, *script: Any, **settings: Any
+) -> tuple[list[chat_pb2.ChatEvent], pb.ChatJob, list[pb.RunStep]]:
     mesh.provider = ScriptedProvider(*script)
     async with mesh.replica(**settings) as replica:
         made = await replica.create()
@@ -144,7 +146,7 @@ async def test_an_approved_call_is_made_with_the_arguments_that_were_edited(mesh
         with pytest.raises(aio.AioRpcError) as refused:
             await replica.create(conversation_id=made.conversation_id)
         assert reason_of(refused.value) == "CONVERSATION_BUSY"
-        await replica.database.fetch("UPDATE approvals SET arguments = '{\"x\": \"b\"}', edited = true")
+        await replica.database.fetch('UPDATE approvals SET arguments = \'{"x": "b"}\', edited = true')
         await decide(replica, approval, "APPROVE")
         events = await replica.watch(made.job_id)
         check(events)

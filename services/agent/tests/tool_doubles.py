@@ -61,6 +61,7 @@ def calls(*asked: tuple[str, str], text: str = "") -> Script:
     """A model that asks for tools, each with its argument `x`."""
     said: Script = [ModelText(text)] if text else []
     wanted = [
-        ModelToolCall(ToolCall(id=f"id{at}", name=name, arguments=f'{{"x": "{x}"}}')) for at, (name, x) in enumerate(asked)
+        ModelToolCall(ToolCall(id=f"id{at}", name=name, arguments=f'{{"x": "{x}"}}'))
+        for at, (name, x) in enumerate(asked)
     ]
     return [*said, *wanted, CALLING]

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from loremesh_agent.adapters import postgres_approvals, postgres_steps
+from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_rows import MESSAGE, message
 from loremesh_agent.adapters.postgres_turns import open_turn
 from loremesh_agent.domain import journal
@@ -99,7 +100,7 @@ WITH ended AS (
     ), '')
     FROM ended WHERE messages.id = ended.answer_id AND messages.state = 'IN_PROGRESS'
 )
-SELECT attempt, conversation_id FROM ended
+SELECT attempt, conversation_id, answer_id FROM ended
 """
 
 _STANDING = f"""
@@ -182,7 +183,10 @@ class PostgresChatJobs:
         if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
             return job
         said = await self._database.fetch(_ANSWER, rows[0])
-        return replace(job, answer=journal.answer_of(message(said[0]))) if said else job
+        if not said:
+            return job
+        answer = journal.answer_of(message(said[0]))
+        return replace(job, answer=replace(answer, usage=job.usage or answer.usage))
 
     async def page(self, *, after: Position | None, limit: int, status: Status | None) -> Sequence[ChatJob]:
         """See ports.ChatJobStore."""
@@ -248,6 +252,7 @@ async def end(connection: AsyncConnection[Row], job_id: str, status: Status, ter
     row = await (await connection.execute(_END, parameters)).fetchone()
     if row:
         await postgres_approvals.cancel_of_run(connection, job_id)
+        await forget_steps(connection, job_id, row["answer_id"])
         await eventlog.append(
             connection, run_id=job_id, kind=told.kind, payload=told.payload, attempt=max(1, row["attempt"])
         )

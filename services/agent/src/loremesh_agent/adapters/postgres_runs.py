@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from loremesh_agent.adapters import postgres_approvals, postgres_steps
 from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
 from loremesh_agent.adapters.postgres_chat_work import END, append, check
+from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_turns import write_end
 from loremesh_agent.domain.approvals import Approval
 from loremesh_agent.domain.approvals import State as ApprovalState
@@ -103,6 +104,7 @@ class PostgresRuns:
             await connection.execute(END, {"id": job.id, "state": finished.state})
             if not await write_end(connection, answer_id, finished):
                 raise FenceLost(job.id)
+            await forget_steps(connection, job.id, answer_id)
             await go_on_with_next(connection, job.subject_id)
 
     async def leave(self, job: Job, step: Step) -> None:

@@ -431,8 +431,7 @@ def _told(state: State, event: ToolTold) -> State:
         sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
         untrusted=state.untrusted or spec is None or spec.untrusted,
     )
-    # A failure is told in our own words, unless the tool itself says that it failed.
-    strange = event.sources or ((spec is None or spec.untrusted) and not event.reason)
+    strange = event.sources or spec is None or spec.untrusted
     content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
         _with_call(

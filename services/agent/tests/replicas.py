@@ -16,7 +16,6 @@ from loremesh.agent.v1 import (
     conversation_pb2_grpc,
     grounding_pb2_grpc,
 )
-from loremesh.agent.v1 import approval_pb2, approval_pb2_grpc
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh_agent.adapters.memory import (
     MemoryDocuments,
@@ -65,7 +64,6 @@ class Replica:
         self.chat = chat_pb2_grpc.ChatServiceStub(self.channel)
         self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
-        self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
 
     @asynccontextmanager

@@ -278,7 +278,7 @@ def _wanted_of(call: InHand) -> tuple[Wanted, ...]:
     return (AskHuman(kind=kind, call_id=call.call_id, name=call.name, arguments=call.arguments),)
 
 
-def _after(state: State, event: Event) -> State:
+def _after(state: State, event: Event) -> State:  # noqa: PLR0911 - one for each event
     match event:
         case Begun():
             return _begun(state, event)

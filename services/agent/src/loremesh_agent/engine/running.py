@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 from loremesh_kit.errors import ServiceError
@@ -91,6 +91,15 @@ class Running:
             prepared = await means.preparing.again(asked, question, asked.record, journal)
         run = _Run(job, asked, prepared, means=means, journal=journal)
         await run.go(approvals)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Heard:
+    """What a model said beside its text."""
+
+    model: str
+    calls: list[ToolCall] = field(default_factory=list)
+    finish: ModelFinish = field(default_factory=lambda: ModelFinish(reason=FinishReason.STOP))
 
 
 class _Run:
@@ -298,32 +307,27 @@ class _Run:
         request = self._request(effect)
         step = Step(number=effect.number, kind=StepKind.MODEL, state=StepState.STARTED, name=effect.model)
         self._asking = (step, block, request)
-        model, calls, finish = effect.model, list[ToolCall](), ModelFinish(reason=FinishReason.STOP)
+        heard = _Heard(model=effect.model)
         async with aclosing(self._means.provider.stream(request)) as events:
             async for event in events:
                 match event:
                     case ModelText(text):
                         block.say(text)
                     case ModelToolCall(call):
-                        calls.append(call)
+                        heard.calls.append(call)
                     case ModelSwitched():
-                        model = event.after
+                        heard.model = event.after
                         self._telling.add(ModelChanged(event.before, event.after, event.reason))
                     case ModelFinish():
-                        finish = event
+                        heard.finish = event
         block.end()
         self._asking = None
-        self._outcomes.put_nowait(self._answered(effect, block, calls, finish, request, model))
+        self._outcomes.put_nowait(self._answered(effect, block, heard, request))
 
     def _answered(
-        self,
-        effect: loop.AskModel,
-        block: Block,
-        calls: Sequence[ToolCall],
-        finish: ModelFinish,
-        request: ModelRequest,
-        model: str,
+        self, effect: loop.AskModel, block: Block, heard: _Heard, request: ModelRequest
     ) -> tuple[loop.Event, Step]:
+        model, calls, finish = heard.model, heard.calls, heard.finish
         usage = self._priced(model, finish.usage or _estimated(request, block.text))
         # What is beyond what is taken up is not even looked at.
         checked = [self._checked(call) for call in calls[: loop.CALLS_AT_ONCE]]

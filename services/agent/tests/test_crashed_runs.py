@@ -56,6 +56,9 @@ class StagedProvider:
         self.ended[stage] += 1
 
 
+# A dead worker's job is taken up after so long.
+LEASE = {"job_lease_seconds": 0.6}
+
 STAGES: Sequence[Script] = [
     calls(("read", "a"), ("put", "b"), ("log", "c"), text="Let me see."),
     calls(("pay", "d"), text="Now I pay."),
@@ -185,10 +188,11 @@ async def live_and_die(world: World, fate: Fate, one: Replica, other: Replica, a
     assert kinds(events)[-1] == "completed", place
     assert events[-1].completed.response == "It is done."
     for tool in given:
-        keys = {context.idempotency_key for _, context in tool.calls}
-        assert len(keys) == 1, place
+        assert len({context.idempotency_key for _, context in tool.calls}) <= 1, place
         if tool.effect is Effect.SIDE_EFFECTING:
-            assert len(tool.calls) + (tool.name in reviewed and not tool.calls) == 1, place
+            assert len(tool.calls) <= 1, place
+        # Of a call that was intended and perhaps never made a human says how it ended.
+        assert tool.calls or tool.name in reviewed, place
     # What was kept of the model's answers when the first worker died was not asked for again.
     again = sum((provider.asked - asked).values())
     assert again == len(await done_models(one, made.job_id)) - len(known), place
@@ -196,7 +200,7 @@ async def live_and_die(world: World, fate: Fate, one: Replica, other: Replica, a
 
 async def test_wherever_a_worker_dies_its_run_is_finished_and_nothing_is_done_twice(mesh: Mesh, fate: Fate) -> None:
     world = World(mesh)
-    async with mesh.replica("server") as one, mesh.replica("server") as other:
+    async with mesh.replica("server", **LEASE) as one, mesh.replica("server", **LEASE) as other:
         await live_and_die(world, fate, one, other, None)
         places = list(fate.passed)
         assert {"model 0 is asked", "log is done", "before park", "after park", "after finish"} <= set(places)

@@ -8,16 +8,19 @@ from grpc import aio
 from loremesh.agent.v1 import approval_pb2, chat_pb2
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh_agent.adapters.memory import Pause, ScriptedProvider
+from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
+from loremesh_agent.adapters.toolbox import FixedToolbox
+from loremesh_agent.adapters.tools.ask_human import AskHuman
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import BusyPolicy, LimitPolicy, Limits
-from loremesh_agent.domain.tools import ApprovalPolicy, Effect, ToolResult, ToolUse
-from loremesh_agent.ports import ModelText
+from loremesh_agent.domain.tools import ApprovalPolicy, Effect, ToolCall, ToolResult, ToolUse
+from loremesh_agent.ports import ModelText, ModelToolCall
 from loremesh_kit.channel import reason_of
 from loremesh_kit.loops import background
 
 from .conftest import make_passage
 from .replicas import DONE, QUESTION, SECONDS, Mesh, Replica, check, kinds, text_of, until, words
-from .tool_doubles import CountingTool, calls, give
+from .tool_doubles import CALLING, CountingTool, calls, give
 
 pytestmark = pytest.mark.steelthread
 
@@ -153,7 +156,7 @@ async def test_an_approved_call_is_made_with_the_arguments_that_were_edited(mesh
         assert kinds(events)[-1] == "completed"
         assert {"waiting", "resumed"} < set(kinds(events))
         assert {event.attempt for event in events} == {1}
-        assert len(tool.calls) == 1
+        assert [arguments for arguments, _ in tool.calls] == [{"x": "b"}]
         assert [step.kind for step in await steps(replica, made.job_id)] == [1, 3, 2, 1]
 
 
@@ -315,3 +318,41 @@ async def test_what_a_dead_worker_has_done_is_not_done_again_and_is_told_again(m
             "run_started", "sources", "text_start", "text_finish", "tool_call", "tool_result", "usage",
             "text_start", "usage", "text_finish", "completed",
         ]  # fmt: skip
+
+
+async def test_a_run_can_ask_a_human(mesh: Mesh) -> None:
+    give(mesh, CountingTool(), tools=(ToolUse(name="ask_human"),))
+    mesh.toolbox = FixedToolbox([AskHuman()])
+    asking = ToolCall(id="a", name="ask_human", arguments='{"question": "How high?"}')
+    mesh.provider = ScriptedProvider([ModelToolCall(asking), CALLING], words("77 metres."))
+    async with mesh.replica() as replica:
+        made = await replica.create()
+        approval = await waits(replica, made.job_id)
+        assert (approval.kind, approval.question) == (approval_pb2.APPROVAL_KIND_QUESTION, "How high?")
+        await decide(replica, approval, "ANSWER", answer="77 metres")
+        events = await replica.watch(made.job_id)
+        check(events)
+        assert mesh.provider.requests[1].messages[-1].content == "A human answered: 77 metres"
+
+
+async def test_what_a_deleted_document_said_is_in_no_journal(mesh: Mesh) -> None:
+    async def find(_: Any) -> ToolResult:
+        return ToolResult(content="found", passages=(make_passage("Secret words.", name="gone"),))
+
+    give(mesh, CountingTool(answers=find, untrusted=True))
+    mesh.provider = ScriptedProvider(calls(("read", "a")), words("Hm."))
+    async with mesh.replica() as replica:
+        made = await replica.create()
+        await replica.watch(made.job_id)
+        assert "Secret words." in str(await steps(replica, made.job_id))
+        quotations = PostgresQuotations(database=replica.database)
+        await quotations.forget("document-gone", vector_store_id="default", message_id="m")
+        for kept in (
+            await steps(replica, made.job_id),
+            await replica.watch(made.job_id),
+            await replica.job(made.job_id),
+        ):
+            assert "Secret words." not in str(kept)
+        for table in ("steps", "events", "messages"):
+            rows = await replica.database.fetch(f"SELECT {table}::text AS row FROM {table}")  # noqa: S608
+            assert not [row for row in rows if "Secret words." in row["row"]]

@@ -1,5 +1,6 @@
 """Puts the use cases together over what is outside."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.approval_servicer import ApprovalServicer
 from loremesh_agent.chat_job_servicer import ChatJobServicer
 from loremesh_agent.consumers import DocumentDeletions
+from loremesh_agent.domain.tools import ToolCall
 from loremesh_agent.engine.answering import Answering
 from loremesh_agent.engine.approvals import AlarmClock, Approvals
 from loremesh_agent.engine.asking import Patience, PatientProvider
@@ -39,7 +41,6 @@ from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.running import Means, Running
 from loremesh_agent.engine.talking import Talking
 from loremesh_agent.engine.tools import ToolDesk
-from loremesh_agent.errors import ToolNotFound
 from loremesh_agent.ports import (
     AgentDirectory,
     DocumentRegistry,
@@ -91,7 +92,7 @@ def assemble(outside: Outside, *, settings: AgentSettings) -> Wired:
     )
     approvals = PostgresApprovals(database=outside.database, bus=outside.bus, resume=resume)
     return Wired(
-        servicers=[*_servicers(outside, jobs, settings), _approvals(approvals, settings)],
+        servicers=[*_servicers(outside, jobs, settings), _approvals(outside, approvals, settings)],
         workers=[
             _worker(outside, settings),
             Purge(store=jobs),
@@ -142,16 +143,17 @@ def _servicers(outside: Outside, jobs: PostgresChatJobs, settings: AgentSettings
     ]
 
 
-def _approvals(store: PostgresApprovals, settings: AgentSettings) -> Servicer:
-    engine = Approvals(store=store, check=_check, heartbeat=settings.heartbeat_seconds)
+def _approvals(outside: Outside, store: PostgresApprovals, settings: AgentSettings) -> Servicer:
+    desk = ToolDesk(toolbox=outside.toolbox)
+
+    async def check(tool: str, arguments: Mapping[str, Any]) -> None:
+        spec = (await outside.toolbox.find(tool)).spec
+        desk.check(spec, ToolCall(id="", name=tool, arguments=json.dumps(dict(arguments))))
+
+    engine = Approvals(store=store, check=check, heartbeat=settings.heartbeat_seconds)
     return Servicer(
         add=add_ApprovalServiceServicer_to_server, servicer=ApprovalServicer(engine=engine), name=_APPROVALS
     )
-
-
-async def _check(tool: str, arguments: Mapping[str, Any]) -> None:
-    del arguments
-    raise ToolNotFound(tool)
 
 
 def _worker(outside: Outside, settings: AgentSettings) -> JobWorker:

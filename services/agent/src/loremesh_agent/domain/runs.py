@@ -14,4 +14,6 @@ def needs_run(agent: Agent, question: Question) -> bool:
         or agent.limits != Limits()
         or question.limits
         or question.attachments
+        # Without documents there is only the question.
+        or not (question.top_k or agent.top_k)
     )

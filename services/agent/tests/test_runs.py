@@ -149,8 +149,10 @@ async def test_an_approved_call_is_made_with_the_arguments_that_were_edited(mesh
         with pytest.raises(aio.AioRpcError) as refused:
             await replica.create(conversation_id=made.conversation_id)
         assert reason_of(refused.value) == "CONVERSATION_BUSY"
-        await replica.database.fetch('UPDATE approvals SET arguments = \'{"x": "b"}\', edited = true')
-        await decide(replica, approval, "APPROVE")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await decide(replica, approval, "APPROVE", arguments={"y": "b"})
+        assert reason_of(refused.value) == "TOOL_ARGUMENTS_INVALID"
+        await decide(replica, approval, "APPROVE", arguments={"x": "b"})
         events = await replica.watch(made.job_id)
         check(events)
         assert kinds(events)[-1] == "completed"

@@ -17,14 +17,14 @@ from loremesh.agent.v1 import (
     grounding_pb2_grpc,
 )
 from loremesh.agent.v1 import chat_job_pb2 as pb
-from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, Pause, ScriptedProvider
+from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, MemoryToolbox, Pause, ScriptedProvider
 from loremesh_agent.adapters.prompt_file import PromptFile
 from loremesh_agent.adapters.providers import Providers
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Found
 from loremesh_agent.domain.prices import Prices
-from loremesh_agent.ports import ModelFinish, ModelText
+from loremesh_agent.ports import AgentDirectory, ModelFinish, ModelText, ModelToolCall
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import Outside, assemble
 from loremesh_kit.events import Bus, connect
@@ -40,7 +40,7 @@ NAMES = {"provider": "scripted", "model": "a-model"}
 SECONDS = 30
 LEASE = 1.5
 
-Script = list[ModelText | ModelFinish | Pause | Exception]
+Script = list[ModelText | ModelToolCall | ModelFinish | Pause | Exception]
 
 
 def words(text: str = ANSWER) -> Script:
@@ -58,8 +58,8 @@ class Replica:
     def __post_init__(self) -> None:
         self.jobs = chat_job_pb2_grpc.ChatJobServiceStub(self.channel)
         self.chat = chat_pb2_grpc.ChatServiceStub(self.channel)
-        self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
         self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
+        self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
         self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
 
     @asynccontextmanager
@@ -114,6 +114,7 @@ def outside_of(
         profiles=settings.profiles(),
         prices=Prices({}),
     )
+    given = {"models": models, "toolbox": MemoryToolbox(), "prompts": PromptFile.load(), **more}
     return Outside(
         database=database,
         bus=bus,
@@ -121,9 +122,7 @@ def outside_of(
         documents=documents,
         vector_stores=documents,
         model=provider,
-        models=models,
-        prompts=PromptFile.load(),
-        **more,
+        **given,
     )
 
 
@@ -136,6 +135,10 @@ class Mesh:
     found: Found
     provider: ScriptedProvider = field(default_factory=lambda: ScriptedProvider(words()))
     documents: MemoryDocuments = field(default_factory=MemoryDocuments)
+    agents: AgentDirectory | None = None
+    toolbox: Toolbox = field(default_factory=MemoryToolbox)
+    # None: those of the settings.
+    models: ModelCatalogue | None = None
 
     async def asked(self, times: int = 1) -> bool:
         return len(self.provider.requests) >= times
@@ -161,8 +164,10 @@ class Mesh:
                 found=self.found,
                 provider=self.provider,
                 documents=self.documents,
+                toolbox=self.toolbox,
+                **({"models": self.models} if self.models else {}),
             )
-            wired = assemble(outside, settings=settings)
+            wired = assemble(outside, settings=settings, agents=self.agents)
             channel = await stack.enter_async_context(serving(wired, service="agent", settings=settings, role=role))
             stack.enter_context(caller())
             yield Replica(wired, database, channel)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from loremesh_kit import deadline, identity
 from loremesh_kit.errors import Code, DependencyUnavailable, Overloaded, ServiceError
-from loremesh_kit.jobs import FenceLost, cancel, complete, enqueue
+from loremesh_kit.jobs import FenceLost, cancel, complete, enqueue, park, unpark, waiting
 from loremesh_kit.leases import Leases
 from loremesh_kit.postgres import Connection
 from loremesh_kit.testing import caller
@@ -277,6 +277,108 @@ async def test_another_tenants_job_cannot_be_cancelled(workshop):
     with caller(tenant="globex"):
         async with workshop.database.transaction() as connection:
             assert not await cancel(connection, job_id)
+
+
+async def test_a_cancelled_job_is_stopped_at_once_though_its_lease_is_long(workshop):
+    entered, stopped = asyncio.Event(), asyncio.Event()
+
+    async def handler(job):
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    workshop.handlers["noop"] = handler
+    workshop.database.listen(workshop.bus.nudge)
+    async with workshop.open(workshop.worker(lease=60)):
+        job_id = await workshop.enqueue()
+        await entered.wait()
+        with caller():
+            async with workshop.database.transaction() as connection:
+                assert await cancel(connection, job_id)
+        await asyncio.wait_for(stopped.wait(), 5)
+
+
+# parked jobs
+
+
+def parking(workshop, claims):
+    """A handler that parks a job when it has it first."""
+
+    async def handler(job):
+        claims.append(job)
+        if len(claims) > 1:
+            await workshop.complete(job)
+            return
+        async with workshop.database.transaction() as connection:
+            await park(connection, job)
+
+    return handler
+
+
+async def test_a_parked_job_is_nobodys_until_it_is_unparked(workshop):
+    claims = []
+    workshop.handlers["noop"] = parking(workshop, claims)
+    async with workshop.open(workshop.worker(lease=0.3)):
+        job_id = await workshop.enqueue(deadline=datetime.now(UTC) + timedelta(seconds=1))
+        await workshop.until("PARKED")
+        await asyncio.sleep(1.2)
+        assert len(claims) == 1
+        deadline = datetime.now(UTC) + timedelta(seconds=60)
+        with caller():
+            async with workshop.database.transaction() as connection:
+                assert await waiting(connection, limit=10) == 0
+                assert await unpark(connection, job_id, deadline=deadline)
+                assert not await unpark(connection, job_id, deadline=deadline)
+        await workshop.until("SUCCEEDED")
+    assert [(job.attempt, job.fence) for job in claims] == [(1, 1), (1, 2)]
+    assert claims[1].deadline == deadline
+
+
+async def test_a_job_may_be_parked_from_the_first(workshop):
+    job_id = await workshop.enqueue(parked=True)
+    assert (await workshop.states(), await workshop.rows("SELECT * FROM outbox")) == ({"PARKED": 1}, [])
+    async with workshop.open(workshop.worker()):
+        with caller():
+            async with workshop.database.transaction() as connection:
+                assert await unpark(connection, job_id, deadline=None)
+        await workshop.until("SUCCEEDED")
+
+
+async def test_only_the_holder_parks_a_job_and_only_its_tenant_unparks_it(workshop):
+    job_id = await workshop.enqueue()
+    leases, (job,) = await claim(workshop, job_id)
+    with caller():
+        await leases.retry(job, DependencyUnavailable("x"), delay=60)
+        with pytest.raises(FenceLost):
+            async with workshop.database.transaction() as connection:
+                await park(connection, job)
+        parked = await workshop.enqueue(parked=True)
+    with caller(tenant="globex"):
+        async with workshop.database.transaction() as connection:
+            assert not await unpark(connection, parked, deadline=None)
+    with caller():
+        async with workshop.database.transaction() as connection:
+            assert await cancel(connection, parked)
+
+
+async def test_who_unparks_while_a_worker_parks_waits_for_it(workshop):
+    job_id = await workshop.enqueue()
+    _, (job,) = await claim(workshop, job_id)
+
+    async def resume():
+        with caller():
+            async with workshop.database.transaction() as connection:
+                return await unpark(connection, job_id, deadline=None)
+
+    with caller():
+        async with workshop.database.transaction() as connection:
+            await park(connection, job)
+            resuming = asyncio.ensure_future(resume())
+            await asyncio.sleep(0.3)
+            assert not resuming.done()
+        assert await asyncio.wait_for(resuming, 5)
 
 
 # leases, without the machinery around them

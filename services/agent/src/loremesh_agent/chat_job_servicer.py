@@ -16,6 +16,7 @@ from loremesh_agent.engine.chat_jobs import ChatJobs
 
 _DEFAULT_PAGE = 50
 _DEFAULT_EVENTS = 100
+_DEFAULT_STEPS = 100
 
 
 class ChatJobServicer(ChatJobServiceServicer):
@@ -78,4 +79,8 @@ class ChatJobServicer(ChatJobServiceServicer):
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Context) -> pb.ListRunStepsResponse:  # noqa: N802
         """List a run's steps."""
-        raise NotImplementedError
+        del context
+        steps = await self._engine.steps(
+            clean(request.job_id), after_number=request.after_number, limit=request.page_size or _DEFAULT_STEPS
+        )
+        return pb.ListRunStepsResponse(steps=map(protos.step, steps))

@@ -582,6 +582,16 @@ class BudgetExhausted(ServiceError):
         super().__init__(f"The run reached its limit of {limit}.", metadata={"limit": limit})
 
 
+class RunCancelled(ServiceError):
+    """The run was cancelled before it had an answer."""
+
+    code = Code.CANCELLED
+    reason = "RUN_CANCELLED"
+
+    def __init__(self) -> None:
+        super().__init__("The run was cancelled.")
+
+
 class TenantBudgetExhausted(ServiceError):
     """The tenant took as much as it may this month."""
 

@@ -19,7 +19,8 @@ from loremesh_agent.adapters.retrieval import RetrievalClient
 from loremesh_agent.engine.lanes import Lanes
 from loremesh_agent.ports import PromptLibrary
 from loremesh_agent.settings import AgentSettings
-from loremesh_agent.wiring import SERVICE, Outside, assemble
+from loremesh_agent.tool_wiring import built_in_tools
+from loremesh_agent.wiring import SERVICE, Outside, assemble, memories
 
 
 @asynccontextmanager
@@ -44,6 +45,9 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
         if settings.embedding_target:
             # Not among the probes: without it memories are found by their words.
             embedder = EmbeddingClient(channel=await stack.enter_async_context(open_channel(settings.embedding_target)))
+        toolbox = await stack.enter_async_context(
+            built_in_tools(settings, index=index, texts=documents, recollection=memories(database, embedder, settings))
+        )
         probes = {
             "postgres": database.probe,
             "nats": bus.probe,
@@ -63,6 +67,7 @@ async def wire(settings: AgentSettings) -> AsyncIterator[Wired]:
             lanes=Lanes(settings.traffic()),
             vector_stores=documents,
             prompts=await stack.enter_async_context(_prompts(settings)),
+            toolbox=toolbox,
             embedder=embedder,
             probes=probes,
         )

@@ -9,16 +9,17 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.agents import Agent, ModelProfile
-from loremesh_agent.domain.approvals import Alarm, Approval, Decision
+from loremesh_agent.domain.approvals import Alarm, Approval, Decision, NewApproval
 from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
-from loremesh_agent.domain.definitions import AgentDefinition
+from loremesh_agent.domain.definitions import AgentDefinition, BusyPolicy
 from loremesh_agent.domain.events import Event, FinishReason, Payload
 from loremesh_agent.domain.memories import Candidate, Kind, Memory, NewMemory, Receipt
 from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prices import KnownProvider
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.steps import Change, Step
 from loremesh_agent.domain.templates import KeptPrompt
 from loremesh_agent.domain.tool_servers import Described, NewToolServer, ToolServer
 from loremesh_agent.domain.tools import CallContext, ToolCall, ToolResult, ToolSpec
@@ -533,15 +534,23 @@ class AskedInBackground:
     request: bytes
     attempt: int
     history: Sequence[Exchange]
+    # It waited, and goes on in the same attempt.
+    resumed: bool = False
+    # What a run with a journal was made with; None before it has begun.
+    record: Mapping[str, Any] | None = None
+    # Since it has begun, without what it waited.
+    worked_seconds: float = 0.0
 
 
 class ChatJobStore(Protocol):
     """Keeps chat jobs and shows them."""
 
-    async def create(self, turn: NewTurn, request: bytes) -> tuple[str, str]:
+    async def create(self, turn: NewTurn, request: bytes, *, busy: BusyPolicy, again: bool) -> tuple[str, str]:
         """Accept a job for the turn, all or nothing; its id and its conversation's, the same again for a claim.
 
-        Raises QueueFull, ConversationNotFound, ConversationBusy, IdempotencyConflict.
+        `busy` says what happens where the conversation is answering another message. With `again` a claim whose job
+        failed or was cancelled makes another one. Raises QueueFull, ConversationNotFound, ConversationBusy,
+        IdempotencyConflict.
         """
         ...
 
@@ -557,12 +566,20 @@ class ChatJobStore(Protocol):
         """End a job that is not finished; raises ChatJobNotFound."""
         ...
 
+    async def steps(self, job_id: str, *, after_number: int, limit: int) -> Sequence[Step]:
+        """At most `limit` steps of its run behind a number, in order; raises ChatJobNotFound."""
+        ...
+
     async def standing(self, job_id: str, *, after_seq: int) -> tuple[bool, int]:
         """Whether it is finished, and the number of its last event; raises ChatJobNotFound, AfterSeqOutOfRange."""
         ...
 
     async def events(self, job_id: str, *, after_seq: int, limit: int) -> Sequence[Event]:
         """At most `limit` events behind a number, in order."""
+        ...
+
+    async def free(self) -> int:
+        """Begin what waits for conversations that are free by now; how many waited."""
         ...
 
     async def purge(self) -> int:
@@ -585,6 +602,61 @@ class ChatWork(Protocol):
         self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
     ) -> None:
         """Write the last events, keep the answer and complete the job: all of it or nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """A human is asked in a step of a run, about a call or a limit."""
+
+    number: int
+    new: NewApproval
+    call_id: str = ""
+    limit: str | None = None
+
+
+class RunWork(Protocol):
+    """The journal of a run, written by its worker; every method raises FenceLost once the job is not its own."""
+
+    async def steps(self, job: Job) -> tuple[Sequence[Step], Sequence[Approval]]:
+        """What the run did so far, and what it asked of humans."""
+        ...
+
+    async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
+        """Write a change, all of it or nothing; raises TenantBudgetExhausted where it reserves what is not there."""
+        ...
+
+    async def park(
+        self, job: Job, change: Change, questions: Sequence[Asking], *, answer_id: str, attempt: int
+    ) -> bool:
+        """Write the change, ask, and let go of the job until somebody decides.
+
+        False, and nothing is written, where somebody decided meanwhile what the run does not know of yet.
+        """
+        ...
+
+    async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
+        """Write the last change, keep the answer and complete the job: all of it or nothing."""
+        ...
+
+    async def leave(self, job: Job, step: Step) -> None:
+        """Keep what a step took of a run that was cancelled meanwhile; nothing where it was not."""
+        ...
+
+
+class Tools(Protocol):
+    """The tools in an agent's hands."""
+
+    async def offered(self, agent: Agent) -> Sequence[ToolSpec]:
+        """Those that can be called now, in the agent's order."""
+        ...
+
+    def check(self, spec: ToolSpec, call: ToolCall) -> Mapping[str, Any]:
+        """The call's arguments, read and valid; raises ToolArgumentsInvalid."""
+        ...
+
+    async def call(self, spec: ToolSpec, arguments: Mapping[str, Any], context: CallContext) -> ToolResult:
+        """What the tool answers; raises ToolError, with a message for the model, or a retryable ServiceError."""
         ...
 
 

@@ -16,8 +16,8 @@ from loremesh_kit.text import clean
 
 from loremesh_agent import calls, protos
 from loremesh_agent.adapters.structs import plain
-from loremesh_agent.engine.chat import ChatEngine
 from loremesh_agent.engine.conversations import ConversationEngine
+from loremesh_agent.engine.talking import Talking
 from loremesh_agent.ports import ConversationChange
 
 Context = aio.ServicerContext[Any, Any]
@@ -29,20 +29,22 @@ _CHANGEABLE = ("title", "attributes")
 class ChatServicer(ChatServiceServicer):
     """Answers messages, at once or as a stream."""
 
-    def __init__(self, *, engine: ChatEngine) -> None:
+    def __init__(self, *, engine: Talking) -> None:
         self._engine = engine
 
     async def Chat(self, request: chat.ChatRequest, context: Context) -> chat.ChatResponse:  # noqa: N802
         """The whole answer."""
         del context
         claim = calls.claim(request, method="Chat")
-        return protos.response(await self._engine.answer(protos.question(request), claim=claim))
+        answer = await self._engine.answer(protos.question(request), request=_kept(request), claim=claim)
+        return protos.response(answer)
 
     async def StreamChat(self, request: chat.ChatRequest, context: Context) -> AsyncIterator[chat.ChatEvent]:  # noqa: N802
         """The answer as it comes."""
         del context
         claim = calls.claim(request, method="Chat")
-        async with aclosing(self._engine.stream(protos.question(request), claim=claim)) as events:
+        stream = self._engine.stream(protos.question(request), request=_kept(request), claim=claim)
+        async with aclosing(stream) as events:
             async for event in events:
                 yield protos.event(event)
 
@@ -119,6 +121,10 @@ class ConversationServicer(ConversationServiceServicer):
         del context
         feedback = protos.read_feedback(request.feedback)
         return protos.message(await self._engine.rate(clean(request.message_id), feedback))
+
+
+def _kept(request: chat.ChatRequest) -> bytes:
+    return request.SerializeToString(deterministic=True)
 
 
 def _change(request: pb.UpdateConversationRequest) -> ConversationChange:

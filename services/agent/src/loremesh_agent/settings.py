@@ -15,6 +15,7 @@ from loremesh_agent.adapters.providers import Endpoint
 from loremesh_agent.adapters.tool_hosts import ToolHosts
 from loremesh_agent.domain.addresses import Exemptions, exemptions
 from loremesh_agent.domain.agents import ModelProfile, Window
+from loremesh_agent.domain.budgets import Budget
 from loremesh_agent.domain.model_names import VARIABLES
 from loremesh_agent.domain.relevance import Floors
 from loremesh_agent.engine.asking import Patience
@@ -153,6 +154,16 @@ class AgentSettings(ServiceSettings):
         default="", description="host or host:port, with commas: what web_fetch may read although it is not public"
     )
 
+    max_steps: int = Field(default=20, ge=1, le=100, description="times a run asks the model at most")
+    max_tool_calls: int = Field(default=100, ge=0, le=1000, description="tools a run calls at most")
+    max_run_seconds: float | None = Field(default=None, gt=0, description="of work for a run; waiting does not count")
+    tenant_monthly_tokens: int | None = Field(
+        default=None, gt=0, description="of all runs of a tenant; unset: no limit"
+    )
+    tenant_monthly_micros: int | None = Field(
+        default=None, gt=0, description="millionths of a US dollar for all runs of a tenant; unset: no limit"
+    )
+
     tool_servers_file: str = Field(default="", description="TOML file of tool servers for all tenants; empty: none")
     tool_hosts: str = Field(
         default="", description="host:port or host:*, with commas: tool servers there may be private and without TLS"
@@ -268,6 +279,10 @@ class AgentSettings(ServiceSettings):
     def floors(self) -> Floors:
         """When passages are relevant."""
         return Floors(near=self.near_similarity, far=self.far_similarity, coverage=self.term_coverage)
+
+    def budget(self) -> Budget:
+        """Of a run; agents and questions may only lower it."""
+        return Budget(steps=self.max_steps, tool_calls=self.max_tool_calls, seconds=self.max_run_seconds)
 
     def patience(self) -> Patience:
         """With the provider."""

@@ -15,22 +15,25 @@ from loremesh_kit.outbox import OUTBOX
 from loremesh_kit.postgres import Row, touch
 from loremesh_kit.telemetry import traces
 
+# The topic of cancellations: workers then look at once whether their jobs are still theirs.
+CANCELLED = "jobs.cancelled"
+
 # A job with a delay is announced by the sweeper when it is due.
 _ENQUEUE = """
 WITH job AS (
     INSERT INTO jobs (
         tenant, id, kind, subject_id, principal, request_id, traceparent, payload, priority, max_attempts,
-        due_at, deadline, announced_at, announcements
+        due_at, deadline, state, announced_at, announcements
     ) VALUES (
         %(tenant)s, %(id)s, %(kind)s, %(subject_id)s, %(principal)s, %(request_id)s, %(traceparent)s, %(payload)s,
-        %(priority)s, %(max_attempts)s, now() + make_interval(secs => %(delay)s), %(deadline)s,
-        CASE WHEN %(delay)s = 0 THEN now() END, CASE WHEN %(delay)s = 0 THEN 1 ELSE 0 END
+        %(priority)s, %(max_attempts)s, now() + make_interval(secs => %(delay)s), %(deadline)s, %(state)s,
+        CASE WHEN %(at_once)s THEN now() END, CASE WHEN %(at_once)s THEN 1 ELSE 0 END
     )
 )
 INSERT INTO outbox (tenant, id, subject, data, keep)
 SELECT %(tenant)s, %(id)s || '.1', 'jobs.' || %(kind)s,
     jsonb_build_object('tenant', %(tenant)s::text, 'job_id', %(id)s::text), false
-WHERE %(delay)s = 0
+WHERE %(at_once)s
 """
 
 _COMPLETE = """
@@ -40,9 +43,30 @@ WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
 
 _CANCEL = """
 UPDATE jobs SET state = 'CANCELLED', fence = fence + 1, lease_until = NULL, finished_at = now()
-WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING')
+WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING', 'PARKED')
 """
 
+# What comes after a wait is begun afresh: the claims so far led somewhere.
+_PARK = """
+UPDATE jobs SET state = 'PARKED', lease_until = NULL, announced_at = NULL, attempt = 0
+WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
+"""
+
+# Who parks it now is waited for: otherwise its commit would come after ours, and nobody would take the job up again.
+_HOLD = "SELECT state FROM jobs WHERE tenant = %s AND id = %s FOR UPDATE"
+
+_UNPARK = """
+WITH job AS (
+    UPDATE jobs SET
+        state = 'QUEUED', deadline = %(deadline)s, due_at = now(), announced_at = now(),
+        announcements = announcements + 1
+    WHERE tenant = %(tenant)s AND id = %(id)s AND state = 'PARKED'
+    RETURNING tenant, id, kind, announcements
+)
+INSERT INTO outbox (tenant, id, subject, data, keep)
+SELECT tenant, id || '.' || announcements, 'jobs.' || kind, jsonb_build_object('tenant', tenant, 'job_id', id), false
+FROM job
+"""
 
 _WAITING = """
 SELECT count(*) AS jobs FROM (
@@ -101,12 +125,13 @@ async def enqueue(
     delay: float = 0,
     max_attempts: int = 8,
     deadline: datetime | None = None,
+    parked: bool = False,
 ) -> str:
     """Accept a job in the caller's transaction, under the caller's identity; returns its id.
 
     `payload` holds ids, not content; `subject_id` is the resource worked for; `delay` is in seconds. Once the
-    transaction commits the job will be done or dead-lettered, whatever dies meanwhile. Raises ValueError for a kind
-    that cannot be part of a subject.
+    transaction commits the job will be done or dead-lettered, whatever dies meanwhile; `parked` it waits for `unpark`
+    first. Raises ValueError for a kind that cannot be part of a subject.
     """
     check_name(kind)
     caller, job_id = identity.current(), new_id()
@@ -125,6 +150,8 @@ async def enqueue(
             "max_attempts": max_attempts,
             "delay": float(delay),
             "deadline": deadline,
+            "state": "PARKED" if parked else "QUEUED",
+            "at_once": not parked and delay == 0,
         },
     )
     touch(connection, OUTBOX)
@@ -139,9 +166,35 @@ async def complete(connection: AsyncConnection[Row], job: Job) -> None:
     job.progress.completed = True
 
 
+async def park(connection: AsyncConnection[Row], job: Job) -> None:
+    """Let go of the job until somebody calls `unpark`, in the transaction that says what it waits for.
+
+    No worker holds it meanwhile, and its deadline does not pass. Raises FenceLost, which undoes the transaction.
+    """
+    cursor = await connection.execute(_PARK, [job.tenant, job.id, job.fence])
+    if cursor.rowcount != 1:
+        raise FenceLost(job.id)
+    job.progress.completed = True
+
+
+async def unpark(connection: AsyncConnection[Row], job_id: str, *, deadline: datetime | None) -> bool:
+    """Have a parked job of the caller's tenant done by `deadline`; False where it is not parked.
+
+    It is announced when the caller's transaction commits. A worker that is parking it at this moment is waited for.
+    """
+    tenant = identity.current().tenant
+    await connection.execute(_HOLD, [tenant, job_id])
+    cursor = await connection.execute(_UNPARK, {"tenant": tenant, "id": job_id, "deadline": deadline})
+    if cursor.rowcount != 1:
+        return False
+    touch(connection, OUTBOX)
+    return True
+
+
 async def cancel(connection: AsyncConnection[Row], job_id: str) -> bool:
     """Cancel a job of the caller's tenant unless it is finished; its worker can commit nothing from then on."""
     cursor = await connection.execute(_CANCEL, [identity.current().tenant, job_id])
+    touch(connection, CANCELLED)
     return cursor.rowcount == 1
 
 

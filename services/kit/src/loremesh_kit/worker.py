@@ -15,7 +15,7 @@ from loremesh_kit import deadline, identity
 from loremesh_kit.consumer import Consumer
 from loremesh_kit.errors import AttemptsExhausted, DeadlineExceeded, DependencyUnavailable, Internal, ServiceError
 from loremesh_kit.events import Bus, Message, stream_of, subject
-from loremesh_kit.jobs import FenceLost, Handler, Job
+from loremesh_kit.jobs import CANCELLED, FenceLost, Handler, Job
 from loremesh_kit.leases import Leases, OnDead
 from loremesh_kit.loops import repeat, unless
 from loremesh_kit.postgres import Database
@@ -54,6 +54,7 @@ class JobWorker:
         `lease` is how many seconds a silent worker keeps its jobs, `grace` how many they get to finish at a stop,
         `attempt_seconds` how many one attempt may take.
         """
+        self._bus = bus
         self._handlers = handlers
         self._on_dead = on_dead
         self._concurrency = concurrency
@@ -74,7 +75,7 @@ class JobWorker:
         """Work until `stop` is set; then finish what is in hand within the grace period and hand back the rest."""
         finished = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(repeat(lambda: self._heartbeat(finished), stop=finished, name="job heartbeat"))
+            group.create_task(repeat(lambda: self._heartbeats(finished), stop=finished, name="job heartbeat"))
             group.create_task(self._sweeper.run(stop))
             await repeat(lambda: self._fetch(group, stop), stop=stop, name="job fetch")
             await self._stop_working()
@@ -121,9 +122,18 @@ class JobWorker:
         self._slot_free.set()
         metrics.JOBS_IN_HAND.set(len(self._in_hand))
 
-    async def _heartbeat(self, finished: asyncio.Event) -> None:
+    async def _heartbeats(self, finished: asyncio.Event) -> None:
+        """A heartbeat from time to time, and at once when some job was cancelled, which may be one of ours."""
+        async with self._bus.nudges(CANCELLED) as cancelled:
+            while not finished.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._leases.seconds / _HEARTBEATS_PER_LEASE):
+                        await unless(finished, cancelled.wait())
+                cancelled.clear()
+                await self._heartbeat()
+
+    async def _heartbeat(self) -> None:
         """Extend all leases in one statement, and stop the work on jobs that are no longer ours."""
-        await unless(finished, asyncio.sleep(self._leases.seconds / _HEARTBEATS_PER_LEASE))
         running = {task: job for task, job in self._in_hand.items() if not job.progress.completed}
         if not running:
             return

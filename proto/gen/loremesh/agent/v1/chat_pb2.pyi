@@ -884,8 +884,11 @@ class RunIncomplete(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
-    """Why: `FINISH_REASON_LENGTH` or `FINISH_REASON_CONTENT_FILTER`."""
+    """Why: LENGTH, CONTENT_FILTER, REFUSAL or LIMIT."""
+    limit: _builtins.str
+    """Which limit of the run, with LIMIT: steps, tokens, cost, tool_calls or time. The reason BUDGET_EXHAUSTED says the same."""
     @_builtins.property
     def partial(self) -> Global___ChatResponse:
         """What there is of the answer."""
@@ -895,10 +898,11 @@ class RunIncomplete(_message.Message):
         *,
         reason: Global___FinishReason.ValueType = ...,
         partial: Global___ChatResponse | None = ...,
+        limit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["partial", b"partial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partial", b"partial", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "partial", b"partial", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,6 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
     ERROR_REASON_AGENT_MISMATCH: _ErrorReason.ValueType  # 52
     """The conversation is held with another agent. INVALID_ARGUMENT; field `agent_id`; metadata `agent_id` is the other."""
+    ERROR_REASON_RUN_CANCELLED: _ErrorReason.ValueType  # 53
+    """The run was cancelled before it had an answer. CANCELLED."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -268,4 +270,6 @@ ERROR_REASON_PASSAGES_REQUIRED: ErrorReason.ValueType  # 51
 """There is neither a text with passages nor a kept answer to check. INVALID_ARGUMENT; field `passages`."""
 ERROR_REASON_AGENT_MISMATCH: ErrorReason.ValueType  # 52
 """The conversation is held with another agent. INVALID_ARGUMENT; field `agent_id`; metadata `agent_id` is the other."""
+ERROR_REASON_RUN_CANCELLED: ErrorReason.ValueType  # 53
+"""The run was cancelled before it had an answer. CANCELLED."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

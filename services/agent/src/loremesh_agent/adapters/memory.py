@@ -14,7 +14,15 @@ from loremesh_kit.filters import Filter
 from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.agents import Agent
-from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, Role, State, title_of
+from loremesh_agent.domain.conversations import (
+    Conversation,
+    Exchange,
+    Feedback,
+    Message,
+    Role,
+    State,
+    title_of,
+)
 from loremesh_agent.domain.passages import Found, documents
 from loremesh_agent.domain.tools import ToolSpec
 from loremesh_agent.errors import (

@@ -2,22 +2,27 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
-from loremesh_kit import eventlog, jobs
+from loremesh_kit import eventlog, identity, jobs
 from loremesh_kit.errors import AfterSeqOutOfRange, PageTokenInvalid
 from loremesh_kit.idempotency import once, remember
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
+from loremesh_agent.adapters import postgres_approvals, postgres_steps
+from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_rows import MESSAGE, message
 from loremesh_agent.adapters.postgres_turns import open_turn
 from loremesh_agent.domain import journal
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
+from loremesh_agent.domain.definitions import BusyPolicy
 from loremesh_agent.domain.events import Cancelled, Event, Failed
-from loremesh_agent.errors import ChatJobNotFound, KeptFailure, QueueFull
+from loremesh_agent.domain.steps import Step
+from loremesh_agent.errors import ChatJobNotFound, ConversationBusy, KeptFailure, QueueFull
 from loremesh_agent.ports import Claim, NewTurn
 
 KIND = "chat"
@@ -27,13 +32,48 @@ _MAX_ATTEMPTS = 20
 _LEASE_BEYOND_DEADLINE = 60.0
 _PURGED_AT_ONCE = 200
 
-_COLUMNS = "id, status, conversation_id, attempt, create_time, finish_time, error, answer_id"
+_COLUMNS = "id, status, conversation_id, attempt, create_time, finish_time, error, answer_id, agent_id, record, usage"
 _KEPT = "(finish_time IS NULL OR finish_time > now() - interval '7 days')"
 
 _INSERT = """
-INSERT INTO chat_jobs (id, conversation_id, question_id, answer_id, agent_id, request)
-VALUES (%(id)s, %(conversation_id)s, %(question_id)s, %(answer_id)s, %(agent_id)s, %(request)s)
+INSERT INTO chat_jobs (id, conversation_id, question_id, answer_id, agent_id, request, seconds, turn)
+VALUES (
+    %(id)s, %(conversation_id)s, %(question_id)s, %(answer_id)s, %(agent_id)s, %(request)s, %(seconds)s, %(turn)s
+)
 """
+
+_RESUME = """
+UPDATE chat_jobs SET
+    status = 'QUEUED', resumed = true, waited = waited + (now() - wait_time), wait_time = NULL
+WHERE id = %s AND status = 'WAITING' RETURNING seconds, answer_id
+"""
+
+# Of a run that goes on: until nobody can be working on it any more.
+_EXTEND = """
+UPDATE messages SET lease_until = greatest(lease_until, now() + make_interval(secs => %(lease)s))
+WHERE id = %(answer_id)s AND state = 'IN_PROGRESS'
+"""
+
+_HELD = """
+SELECT FROM messages WHERE conversation_id = %s AND state = 'IN_PROGRESS' AND lease_until > clock_timestamp()
+"""
+
+_QUEUED_BEFORE = "SELECT FROM chat_jobs WHERE conversation_id = %s AND turn IS NOT NULL AND finish_time IS NULL"
+
+_HOLDERS = "SELECT id FROM chat_jobs WHERE conversation_id = %s AND turn IS NULL AND finish_time IS NULL"
+
+_DROP_HOLDER = """
+UPDATE messages SET state = 'CANCELLED', lease_until = NULL WHERE conversation_id = %s AND state = 'IN_PROGRESS'
+"""
+
+_NEXT = """
+SELECT id, turn, seconds FROM chat_jobs WHERE conversation_id = %s AND turn IS NOT NULL AND finish_time IS NULL
+ORDER BY create_time, id LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+
+_BEGUN = "UPDATE chat_jobs SET turn = NULL WHERE id = %s"
+
+_QUEUED = "SELECT DISTINCT tenant, conversation_id FROM chat_jobs WHERE turn IS NOT NULL LIMIT %s"
 
 _WAITING = "SELECT count(*) AS jobs FROM (SELECT FROM chat_jobs WHERE status = 'QUEUED' LIMIT %s) AS waiting"
 
@@ -51,8 +91,8 @@ ORDER BY create_time DESC, id DESC LIMIT %(limit)s
 # What was said so far by the attempt that is the last now: what an answer is kept as that will never be whole.
 _END = """
 WITH ended AS (
-    UPDATE chat_jobs SET status = %(status)s, error = %(error)s, finish_time = now()
-    WHERE id = %(id)s AND finish_time IS NULL RETURNING id, answer_id, attempt
+    UPDATE chat_jobs SET status = %(status)s, error = %(error)s, finish_time = now(), turn = NULL
+    WHERE id = %(id)s AND finish_time IS NULL RETURNING id, answer_id, attempt, conversation_id
 ), kept AS (
     UPDATE messages SET state = %(status)s, lease_until = NULL, content = coalesce((
         SELECT string_agg(payload ->> 'text', '' ORDER BY seq) FROM events
@@ -60,7 +100,7 @@ WITH ended AS (
     ), '')
     FROM ended WHERE messages.id = ended.answer_id AND messages.state = 'IN_PROGRESS'
 )
-SELECT attempt FROM ended
+SELECT attempt, conversation_id, answer_id FROM ended
 """
 
 _STANDING = f"""
@@ -90,14 +130,17 @@ class PostgresChatJobs:
         self._waiting_limit = waiting_limit
         self._seconds = seconds
 
-    async def create(self, turn: NewTurn, request: bytes) -> tuple[str, str]:
+    async def create(self, turn: NewTurn, request: bytes, *, busy: BusyPolicy, again: bool) -> tuple[str, str]:
         """See ports.ChatJobStore."""
         async with self._database.transaction() as connection:
-            before = await _before(connection, turn.claim)
+            before = await _before(connection, turn.claim, again=again)
             if before:
                 return before
             await self._admit(connection)
             conversation_id = turn.conversation_id or turn.new_conversation_id
+            if busy is BusyPolicy.INTERRUPT and turn.conversation_id:
+                await _interrupt(connection, turn.conversation_id)
+            waits = busy is BusyPolicy.QUEUE and await _is_held(connection, conversation_id)
             job_id = await jobs.enqueue(
                 connection,
                 kind=KIND,
@@ -105,8 +148,11 @@ class PostgresChatJobs:
                 subject_id=conversation_id,
                 max_attempts=_MAX_ATTEMPTS,
                 deadline=datetime.now(UTC) + timedelta(seconds=self._seconds),
+                parked=waits,
             )
-            await open_turn(connection, replace(turn, run_id=job_id), lease=self._seconds + _LEASE_BEYOND_DEADLINE)
+            turn = replace(turn, run_id=job_id)
+            if not waits:
+                await open_turn(connection, turn, lease=self._seconds + _LEASE_BEYOND_DEADLINE)
             values = {
                 "id": job_id,
                 "conversation_id": conversation_id,
@@ -114,6 +160,8 @@ class PostgresChatJobs:
                 "answer_id": turn.answer_id,
                 "agent_id": turn.agent_id,
                 "request": request,
+                "seconds": self._seconds,
+                "turn": Jsonb(asdict(replace(turn, claim=None))) if waits else None,
             }
             await connection.execute(_INSERT, values)
             if turn.claim:
@@ -135,7 +183,10 @@ class PostgresChatJobs:
         if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
             return job
         said = await self._database.fetch(_ANSWER, rows[0])
-        return replace(job, answer=journal.answer_of(message(said[0]))) if said else job
+        if not said:
+            return job
+        answer = journal.answer_of(message(said[0]))
+        return replace(job, answer=replace(answer, usage=job.usage or answer.usage))
 
     async def page(self, *, after: Position | None, limit: int, status: Status | None) -> Sequence[ChatJob]:
         """See ports.ChatJobStore."""
@@ -148,6 +199,23 @@ class PostgresChatJobs:
             if await jobs.cancel(connection, job_id):
                 await end(connection, job_id, Status.CANCELLED, Cancelled())
         await self.get(job_id)
+
+    async def steps(self, job_id: str, *, after_number: int, limit: int) -> Sequence[Step]:
+        """See ports.ChatJobStore."""
+        async with self._database.transaction() as connection:
+            if await (await connection.execute(_GET, {"id": job_id})).fetchone() is None:
+                raise ChatJobNotFound(job_id)
+            return await postgres_steps.read(connection, job_id, after=after_number, limit=limit)
+
+    async def free(self) -> int:
+        """See ports.ChatJobStore."""
+        rows = await self._database.fetch_across_tenants(_QUEUED, [_PURGED_AT_ONCE])
+        for row in rows:
+            caller = identity.Identity(tenant=row["tenant"], principal="", request_id="")
+            with identity.scope(caller):
+                async with self._database.transaction() as connection:
+                    await go_on_with_next(connection, row["conversation_id"])
+        return len(rows)
 
     async def standing(self, job_id: str, *, after_seq: int) -> tuple[bool, int]:
         """See ports.ChatJobStore."""
@@ -183,9 +251,53 @@ async def end(connection: AsyncConnection[Row], job_id: str, status: Status, ter
     parameters = {"id": job_id, "status": status, "error": error}
     row = await (await connection.execute(_END, parameters)).fetchone()
     if row:
+        await postgres_approvals.cancel_of_run(connection, job_id)
+        await forget_steps(connection, job_id, row["answer_id"])
         await eventlog.append(
             connection, run_id=job_id, kind=told.kind, payload=told.payload, attempt=max(1, row["attempt"])
         )
+        await go_on_with_next(connection, row["conversation_id"])
+
+
+async def resume(connection: AsyncConnection[Row], run_id: str) -> None:
+    """Let a run go on that waits for a human, in the transaction in which they decided; nothing where it does not."""
+    # Its job first: a worker that parks it at this moment is waited for.
+    await connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", [run_id])
+    row = await (await connection.execute(_RESUME, [run_id])).fetchone()
+    if row:
+        lease = row["seconds"] + _LEASE_BEYOND_DEADLINE
+        await connection.execute(_EXTEND, {"answer_id": row["answer_id"], "lease": lease})
+        await jobs.unpark(connection, run_id, deadline=datetime.now(UTC) + timedelta(seconds=row["seconds"]))
+
+
+async def go_on_with_next(connection: AsyncConnection[Row], conversation_id: str) -> None:
+    """Begin the turn that waits for the conversation, the oldest first, if it is free."""
+    row = await (await connection.execute(_NEXT, [conversation_id])).fetchone()
+    if row is None:
+        return
+    try:
+        await open_turn(connection, NewTurn(**row["turn"]), lease=row["seconds"] + _LEASE_BEYOND_DEADLINE)
+    except ConversationBusy:
+        return
+    await connection.execute(_BEGUN, [row["id"]])
+    await jobs.unpark(connection, row["id"], deadline=datetime.now(UTC) + timedelta(seconds=row["seconds"]))
+
+
+async def _interrupt(connection: AsyncConnection[Row], conversation_id: str) -> None:
+    """Cancel whatever answers in the conversation."""
+    for row in await (await connection.execute(_HOLDERS, [conversation_id])).fetchall():
+        if await jobs.cancel(connection, row["id"]):
+            await end(connection, row["id"], Status.CANCELLED, Cancelled())
+    await connection.execute(_DROP_HOLDER, [conversation_id])
+
+
+async def _is_held(connection: AsyncConnection[Row], conversation_id: str) -> bool:
+    """Whether a new turn has to wait, for the one that is answered now or for others that wait."""
+    await connection.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", [conversation_id])
+    for query in (_HELD, _QUEUED_BEFORE):
+        if await (await connection.execute(query, [conversation_id])).fetchone() is not None:
+            return True
+    return False
 
 
 async def forget_jobs(connection: AsyncConnection[Row], conversation_id: str) -> None:
@@ -203,20 +315,29 @@ def event(job_id: str, kept: eventlog.Event) -> Event:
     return Event(run_id=job_id, seq=kept.seq, time=kept.time, payload=payload, attempt=kept.attempt)
 
 
-async def _before(connection: AsyncConnection[Row], claim: Claim | None) -> tuple[str, str] | None:
-    """What a request with the same key was told before."""
+async def _before(connection: AsyncConnection[Row], claim: Claim | None, *, again: bool) -> tuple[str, str] | None:
+    """What a request with the same key was told before; with `again`, unless that came to nothing."""
     if claim is None:
         return None
     made = await once(connection, key=claim.key, method=claim.method, request_hash=claim.request_hash)
     if made is None:
         return None
     job_id, conversation_id = json.loads(made)
+    if again:
+        row = await (await connection.execute(_GET, {"id": job_id})).fetchone()
+        if row is None or row["status"] in (Status.FAILED, Status.CANCELLED):
+            return None
     return job_id, conversation_id
 
 
 def _job(row: Row) -> ChatJob:
-    fields = {name: value for name, value in row.items() if name not in ("answer_id", "error", "status")}
-    return ChatJob(**fields, status=Status(row["status"]), error=KeptFailure(**row["error"]) if row["error"] else None)
+    fields = {name: value for name, value in row.items() if name not in ("answer_id", "error", "status", "usage")}
+    return ChatJob(
+        **fields,
+        status=Status(row["status"]),
+        error=KeptFailure(**row["error"]) if row["error"] else None,
+        usage=postgres_steps.usage_of(row["usage"]),
+    )
 
 
 def _time(after: Position | None) -> datetime | None:

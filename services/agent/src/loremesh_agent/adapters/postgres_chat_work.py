@@ -24,14 +24,18 @@ WHERE id = %(id)s AND tenant = %(tenant)s AND fence = %(fence)s AND state = 'RUN
 """
 
 _BEGIN = """
-UPDATE chat_jobs SET status = 'RUNNING', attempt = chat_jobs.attempt + 1
-FROM messages AS said, messages AS asked
-WHERE chat_jobs.id = %(id)s AND finish_time IS NULL AND said.id = answer_id AND asked.id = question_id
+WITH before AS (SELECT id, resumed FROM chat_jobs WHERE id = %(id)s)
+UPDATE chat_jobs SET
+    status = 'RUNNING', attempt = chat_jobs.attempt + CASE WHEN before.resumed THEN 0 ELSE 1 END, resumed = false,
+    begin_time = coalesce(begin_time, now())
+FROM messages AS said, messages AS asked, before
+WHERE chat_jobs.id = before.id AND finish_time IS NULL AND said.id = answer_id AND asked.id = question_id
 RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, attempt, asked.content AS text,
-    said.state
+    said.state, record, before.resumed,
+    extract(epoch FROM now() - begin_time - waited)::float8 AS worked_seconds
 """
 
-_END = "UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL"
+END = "UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL"
 
 
 class PostgresChatWork:
@@ -43,7 +47,7 @@ class PostgresChatWork:
     async def begin(self, job: Job) -> AskedInBackground:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
-            await _check(connection, job)
+            await check(connection, job)
             row = await (await connection.execute(_BEGIN, {"id": job.id})).fetchone()
             if row is None:
                 raise ConversationNotFound(job.subject_id)
@@ -59,13 +63,21 @@ class PostgresChatWork:
             conversation_id=row["conversation_id"],
             new_conversation_id=row["conversation_id"],
         )
-        return AskedInBackground(turn=turn, request=row["request"], attempt=row["attempt"], history=history)
+        return AskedInBackground(
+            turn=turn,
+            request=row["request"],
+            attempt=row["attempt"],
+            history=history,
+            resumed=row["resumed"],
+            record=row["record"],
+            worked_seconds=row["worked_seconds"],
+        )
 
     async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
-            await _check(connection, job)
-            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
+            await check(connection, job)
+            await append(connection, job, happened, answer_id=answer_id, attempt=attempt)
 
     async def finish(
         self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
@@ -73,8 +85,8 @@ class PostgresChatWork:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
             await complete(connection, job)
-            await _append(connection, job, happened, answer_id=answer_id, attempt=attempt)
-            await connection.execute(_END, {"id": job.id, "state": finished.state})
+            await append(connection, job, happened, answer_id=answer_id, attempt=attempt)
+            await connection.execute(END, {"id": job.id, "state": finished.state})
             if not await write_end(connection, answer_id, finished):
                 raise FenceLost(job.id)
 
@@ -84,15 +96,17 @@ class PostgresChatWork:
         await end(connection, job.id, Status.FAILED, Failed(cause))
 
 
-async def _check(connection: AsyncConnection[Row], job: Job) -> None:
+async def check(connection: AsyncConnection[Row], job: Job) -> None:
+    """Raise FenceLost unless the job is ours, and keep it so until the transaction ends."""
     parameters = {"id": job.id, "tenant": job.tenant, "fence": job.fence}
     if await (await connection.execute(_OURS, parameters)).fetchone() is None:
         raise FenceLost(job.id)
 
 
-async def _append(
+async def append(
     connection: AsyncConnection[Row], job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int
 ) -> None:
+    """Write events to the job's log, without passages of documents that are forgotten."""
     known = await quote(connection, answer_id, quoted(happened))
     for each in happened:
         kind, payload = entry(without_forgotten(each, known))

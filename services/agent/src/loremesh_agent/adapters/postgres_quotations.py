@@ -8,7 +8,7 @@ from loremesh_kit.outbox import emit
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
-from loremesh_agent.domain.events import Completed, Incomplete, Payload, SourcesFound
+from loremesh_agent.domain.events import Completed, Incomplete, Payload, SourcesFound, ToolAnswered
 from loremesh_agent.domain.passages import Known, Source, documents, quotable
 
 CONSUMER = "forgetting"
@@ -40,19 +40,36 @@ WITH answers AS (
     WHERE document_id = %(document_id)s
 ), told AS (
     SELECT events.run_id, seq, payload FROM answers JOIN events ON events.run_id = answers.run_id
-    WHERE kind IN ('sources', 'completed', 'incomplete')
+    WHERE kind IN ('sources', 'completed', 'incomplete', 'tool_result')
+), journal AS (
+    UPDATE steps SET input = '{}', output = '{}' FROM answers, chat_jobs
+    WHERE steps.run_id = answers.run_id AND chat_jobs.id = answers.run_id AND chat_jobs.finish_time IS NOT NULL
 ), forgotten AS (
     UPDATE messages SET sources = without_document(messages.sources, %(document_id)s)
     FROM answers WHERE messages.id = answers.id
 ), untold AS (
     UPDATE events SET
         payload = jsonb_set(events.payload, '{sources}', without_document(events.payload -> 'sources', %(document_id)s))
+            || CASE WHEN kind = 'tool_result'
+                AND jsonb_path_exists(
+                    events.payload, '$.sources[*].passage ? (@.document_id == $id)',
+                    jsonb_build_object('id', %(document_id)s::text)
+                ) THEN '{"content": ""}'::jsonb ELSE '{}' END
     FROM told WHERE events.run_id = told.run_id AND events.seq = told.seq
 ), quoted AS (
     SELECT sources FROM answers UNION ALL SELECT payload -> 'sources' FROM told
 )
 SELECT count(*) AS passages FROM quoted, jsonb_array_elements(quoted.sources) AS source
 WHERE source -> 'passage' ->> 'document_id' = %(document_id)s AND source -> 'passage' ->> 'content' <> ''
+"""
+
+# What an unfinished run was told it needs to go on.
+_FORGET_STEPS = """
+UPDATE steps SET input = '{}', output = '{}' WHERE run_id = %(run_id)s AND EXISTS (
+    SELECT FROM quotations JOIN quoted_documents
+        ON quoted_documents.tenant = quotations.tenant AND quoted_documents.document_id = quotations.document_id
+    WHERE message_id = %(answer_id)s AND deleted
+)
 """
 
 
@@ -77,6 +94,11 @@ class PostgresQuotations:
             await emit(connection, name=FORGOTTEN, payload=payload)
 
 
+async def forget_steps(connection: AsyncConnection[Row], run_id: str, answer_id: str) -> None:
+    """Empty the journal of a run that ends, where a document that it quotes was deleted meanwhile."""
+    await connection.execute(_FORGET_STEPS, {"run_id": run_id, "answer_id": answer_id})
+
+
 async def quote(connection: AsyncConnection[Row], answer_id: str, sources: Sequence[Source]) -> Known:
     """Remember, until the answer is gone, that it quotes these documents; which of them are not forgotten yet."""
     if not sources:
@@ -91,7 +113,7 @@ def quoted(happened: Iterable[Payload]) -> list[Source]:
     found: list[Source] = []
     for payload in happened:
         match payload:
-            case SourcesFound(sources):
+            case SourcesFound(sources) | ToolAnswered(sources=sources):
                 found += sources
             case Completed(answer) | Incomplete(answer):
                 found += answer.sources
@@ -103,6 +125,10 @@ def without_forgotten(happened: Payload, known: Known) -> Payload:
     match happened:
         case SourcesFound(sources):
             return SourcesFound(quotable(sources, known))
+        case ToolAnswered(sources=sources) if sources:
+            is_whole = documents(sources) <= known.live
+            content = happened.content if is_whole else ""
+            return replace(happened, sources=quotable(sources, known), content=content)
         case Completed(answer):
             return Completed(replace(answer, sources=quotable(answer.sources, known)))
         case Incomplete(answer):

@@ -8,6 +8,7 @@ import httpx2
 from loremesh_kit.clock import Clock
 
 from loremesh_agent.adapters.guarded_http import Caps, Guard, GuardedFetcher
+from loremesh_agent.adapters.tools.ask_human import AskHuman
 from loremesh_agent.adapters.tools.calculator import Calculator
 from loremesh_agent.adapters.tools.current_time import CurrentTime
 from loremesh_agent.adapters.tools.document_reader import DocumentReader
@@ -86,6 +87,7 @@ async def built_in(
     async with WebSearch.open(engine, ssl_context=ssl_context) as web_search:
         yield FixedToolbox(
             [
+                AskHuman(),
                 Search(index=index),
                 DocumentReader(texts=texts),
                 Calculator(),

@@ -1,11 +1,14 @@
 """Messages that are answered in the background."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from loremesh_kit.errors import ServiceError
 
+from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import Answer
 
 # Kept so long after its end; the contract says so.
@@ -17,6 +20,8 @@ class Status(StrEnum):
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
+    # For a human: no worker holds it.
+    WAITING = "WAITING"
     COMPLETED = "COMPLETED"
     INCOMPLETE = "INCOMPLETE"
     FAILED = "FAILED"
@@ -35,6 +40,10 @@ class ChatJob:
     finish_time: datetime | None = None
     answer: Answer | None = None
     error: ServiceError | None = None
+    agent_id: str = ""
+    # What it was made with, as its journal keeps it; None before it began, and without a journal.
+    record: Mapping[str, Any] | None = None
+    usage: Usage | None = None
 
     @property
     def expire_time(self) -> datetime | None:

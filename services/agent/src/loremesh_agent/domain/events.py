@@ -39,6 +39,8 @@ class Answer:
     sources: tuple[Source, ...] = ()
     usage: Usage | None = None
     model: str = ""
+    # The limit that ended it, with LIMIT.
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from loremesh_kit.errors import ServiceError
@@ -10,18 +11,26 @@ from loremesh_agent.domain.conversations import Message, State, Usage
 from loremesh_agent.domain.events import (
     Answer,
     Cancelled,
+    CitationResolved,
     Completed,
     Failed,
     FinishReason,
     Incomplete,
+    ModelChanged,
     Payload,
+    Resumed,
     RunStarted,
     SourcesFound,
     TextDelta,
     TextFinish,
     TextStart,
+    ToolAnswered,
+    ToolCalled,
+    UsageTold,
+    Waiting,
 )
 from loremesh_agent.domain.passages import Passage, Source
+from loremesh_agent.domain.tools import Outcome
 from loremesh_agent.errors import KeptFailure
 
 Kept = Mapping[str, Any]
@@ -42,6 +51,8 @@ def entry(payload: Payload) -> Entry:
             return Entry(kind, asdict(answer))
         case Failed(error):
             return Entry(kind, failure(error))
+        case Waiting(due_time=due_time):
+            return Entry(kind, {**asdict(payload), "due_time": due_time.isoformat()})
     return Entry(kind, asdict(payload))
 
 
@@ -103,6 +114,13 @@ _KINDS: Mapping[type, str] = {
     TextStart: "text_start",
     TextDelta: "text_delta",
     TextFinish: "text_finish",
+    ToolCalled: "tool_call",
+    ToolAnswered: "tool_result",
+    UsageTold: "usage",
+    Waiting: "waiting",
+    Resumed: "resumed",
+    CitationResolved: "citation",
+    ModelChanged: "model_changed",
     Completed: "completed",
     Incomplete: "incomplete",
     Failed: "failed",
@@ -115,6 +133,15 @@ _READERS: Mapping[str, Callable[[Kept], Payload]] = {
     "text_start": lambda kept: TextStart(**kept),
     "text_delta": lambda kept: TextDelta(**kept),
     "text_finish": lambda kept: TextFinish(FinishReason(kept["reason"]), kept["block"]),
+    "tool_call": lambda kept: ToolCalled(**kept),
+    "tool_result": lambda kept: ToolAnswered(
+        **{**kept, "outcome": Outcome(kept["outcome"]), "sources": tuple(map(source, kept["sources"]))}
+    ),
+    "usage": lambda kept: UsageTold(Usage(**kept["usage"])),
+    "waiting": lambda kept: Waiting(**{**kept, "due_time": datetime.fromisoformat(kept["due_time"])}),
+    "resumed": lambda kept: Resumed(**kept),
+    "citation": lambda kept: CitationResolved(**kept),
+    "model_changed": lambda kept: ModelChanged(**kept),
     "completed": lambda kept: Completed(_answer(kept)),
     "incomplete": lambda kept: Incomplete(_answer(kept)),
     "failed": lambda kept: Failed(KeptFailure(**kept)),

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from loremesh_kit.filters import Filter
 
+from loremesh_agent.domain.definitions import Limits
+from loremesh_agent.domain.prompts import Attachment
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -17,3 +20,5 @@ class Question:
     filter_: Filter | None = None
     temperature: float | None = None
     max_output_tokens: int | None = None
+    attachments: tuple[Attachment, ...] = ()
+    limits: Limits | None = None

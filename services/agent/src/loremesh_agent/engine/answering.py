@@ -1,4 +1,4 @@
-"""Answers a job's message: the chat engine's run, told into the job's log."""
+"""Answers a job's message: as a run with a journal, or as the chat engine does, told into the job's log."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +10,11 @@ from loremesh_kit.jobs import Job
 from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Failed, Heartbeat, Payload, TextDelta
 from loremesh_agent.domain.questions import Question
+from loremesh_agent.domain.runs import needs_run
 from loremesh_agent.engine.chat import ChatEngine
+from loremesh_agent.engine.running import Running
 from loremesh_agent.errors import GivenUp, ProviderError
-from loremesh_agent.ports import AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
+from loremesh_agent.ports import AgentDirectory, AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
 
 # How often a provider may fail; a worker may die oftener.
 _PROVIDER_ATTEMPTS = 4
@@ -25,12 +27,19 @@ class Answering:
         self,
         *,
         work: ChatWork,
+        agents: AgentDirectory,
+        running: Running,
         engine: Callable[[TurnStore], ChatEngine],
         read: Callable[[bytes], Question],
         group_seconds: float,
     ) -> None:
-        """`engine` makes one for a run's turns, `read` reads requests; text is written each `group_seconds`."""
+        """`running` takes the runs with a journal; `engine` makes one for the turns of the rest.
+
+        `read` reads requests; text is written each `group_seconds`.
+        """
         self._work = work
+        self._agents = agents
+        self._running = running
         self._engine = engine
         self._read = read
         self._group_seconds = group_seconds
@@ -38,14 +47,24 @@ class Answering:
     async def __call__(self, job: Job) -> None:
         """See jobs.Handler."""
         asked = await self._work.begin(job)
+        question = self._read(asked.request)
+        try:
+            agent = None if asked.record is not None else await self._agents.get(question.agent_id)
+            if agent is None or needs_run(agent, question):
+                await self._running(job, asked, question, agent)
+            else:
+                await self._answer(job, asked, question)
+        except ServiceError as error:
+            raise _final(error, job) from error
+
+    async def _answer(self, job: Job, asked: AskedInBackground, question: Question) -> None:
         turns = _HeldTurns(history=asked.history)
         journal = _Journal(job, asked, work=self._work, seconds=self._group_seconds)
-        events = self._engine(turns).stream(self._read(asked.request), turn=asked.turn)
-        async with aclosing(events):
+        async with aclosing(self._engine(turns).stream(question, turn=asked.turn)) as events:
             async for event in events:
                 if isinstance(event.payload, Failed):
                     await journal.flush()
-                    raise _final(event.payload.error, job)
+                    raise event.payload.error
                 if event.terminal and turns.finished:
                     await journal.finish(event.payload, turns.finished)
                 else:

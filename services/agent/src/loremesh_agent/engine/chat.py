@@ -17,11 +17,12 @@ from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Answer, Completed, Event, Failed, FinishReason, Heartbeat, Incomplete, Payload
 from loremesh_agent.domain.followups import search_text
 from loremesh_agent.domain.journal import answer_of
-from loremesh_agent.domain.passages import Found, merged
+from loremesh_agent.domain.passages import Found
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors, is_relevant
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.run import Run, Task
+from loremesh_agent.engine.searching import search
 from loremesh_agent.engine.settling import settle
 from loremesh_agent.ports import (
     AgentDirectory,
@@ -92,9 +93,16 @@ class ChatEngine:
         return agent
 
     async def stream(
-        self, question: Question, *, claim: Claim | None = None, turn: NewTurn | None = None
+        self,
+        question: Question,
+        *,
+        claim: Claim | None = None,
+        turn: NewTurn | None = None,
+        agent: Agent | None = None,
     ) -> AsyncGenerator[Event, None]:
         """What happens while the question is answered, as `turn` if that is given; leaving early cancels the run.
+
+        `agent` is what `check` gave, where that was asked before.
 
         With a claim that was answered before, the answer of then is the one event; raises ConversationBusy while it is
         being answered, and IdempotencyConflict.
@@ -103,7 +111,7 @@ class ChatEngine:
         VectorStoreNotFound, FilterInvalid, DependencyUnavailable and DeadlineExceeded; later failures are events.
         """
         try:
-            task = await self._begin(question, turn, claim)
+            task = await self._begin(question, turn, claim, agent or await self.check(question))
         except AnsweredBefore as before:
             answer = await self._quoting.answer(answer_of(before.message))
             payload = Completed(answer) if answer.finish_reason is FinishReason.STOP else Incomplete(answer)
@@ -127,8 +135,7 @@ class ChatEngine:
                 if event.terminal:
                     break
 
-    async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None) -> Task:
-        agent = await self.check(question)
+    async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None, agent: Agent) -> Task:
         turn = turn or new_turn(question, agent, claim=claim)
         try:
             history, query, found = await self._open(turn, question, agent)
@@ -154,7 +161,7 @@ class ChatEngine:
             try:
                 async with asyncio.TaskGroup() as group:
                     telling = group.create_task(self._quoting.history(history))
-                    searching = group.create_task(self._search(query, question, agent))
+                    searching = group.create_task(search(self._index, query, question=question, agent=agent))
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
             return telling.result(), query, searching.result()
@@ -162,24 +169,10 @@ class ChatEngine:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._turns.begin(turn))
-                searching = group.create_task(self._search(query, question, agent))
+                searching = group.create_task(search(self._index, query, question=question, agent=agent))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return (), query, searching.result()
-
-    async def _search(self, query: str, question: Question, agent: Agent) -> Found:
-        top_k = question.top_k or agent.top_k
-        try:
-            async with asyncio.TaskGroup() as group:
-                searches = [
-                    group.create_task(
-                        self._index.search(query, vector_store_id=each, top_k=top_k, filter_=question.filter_)
-                    )
-                    for each in question.vector_store_ids or agent.vector_store_ids
-                ]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return merged([search.result() for search in searches], top_k=top_k)
 
     async def _withdraw(self, turn: NewTurn) -> None:
         try:

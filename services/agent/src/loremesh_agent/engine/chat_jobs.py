@@ -15,11 +15,13 @@ from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.events import Event, Heartbeat
 from loremesh_agent.domain.journal import payload_of
 from loremesh_agent.domain.questions import Question
+from loremesh_agent.domain.steps import Step
 from loremesh_agent.engine.chat import ChatEngine, new_turn
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.ports import ChatJobStore, Claim
 
 _PURGE_SECONDS = 60.0
+_FREE_SECONDS = 1.0
 
 
 class ChatJobs:
@@ -43,13 +45,16 @@ class ChatJobs:
         self._bus = bus
         self._heartbeat = heartbeat
 
-    async def create(self, question: Question, *, request: bytes, claim: Claim | None) -> tuple[str, str]:
-        """Ids of the job and of its conversation.
+    async def create(
+        self, question: Question, *, request: bytes, claim: Claim | None, again: bool = False
+    ) -> tuple[str, str]:
+        """Ids of the job and of its conversation; `again` as in ChatJobStore.create.
 
         Raises as ChatEngine.check and ChatJobStore.create.
         """
         agent = await self._chat.check(question)
-        return await self._store.create(new_turn(question, agent, claim=claim), request)
+        turn = new_turn(question, agent, claim=claim)
+        return await self._store.create(turn, request, busy=agent.busy_policy, again=again)
 
     async def get(self, job_id: str) -> ChatJob:
         """Raises ChatJobNotFound."""
@@ -64,6 +69,10 @@ class ChatJobs:
         """The job as it is now; raises ChatJobNotFound."""
         await self._store.cancel(job_id)
         return await self.get(job_id)
+
+    async def steps(self, job_id: str, *, after_number: int, limit: int) -> Sequence[Step]:
+        """The steps of its run behind a number, in order; raises ChatJobNotFound."""
+        return await self._store.steps(job_id, after_number=after_number, limit=limit)
 
     async def events(self, job_id: str, *, after_seq: int, limit: int) -> tuple[list[Event], int]:
         """Events up to now, and the number of the last there is; raises ChatJobNotFound, AfterSeqOutOfRange."""
@@ -111,3 +120,19 @@ class Purge:
                 await unless(stop, asyncio.sleep(_PURGE_SECONDS))
 
         await repeat(step, stop=stop, name="chat job purge")
+
+
+class Queue:
+    """Begins turns that waited for a conversation which nobody said was free; any number may run."""
+
+    def __init__(self, *, store: ChatJobStore) -> None:
+        self._store = store
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until `stop`."""
+
+        async def step() -> None:
+            await self._store.free()
+            await unless(stop, asyncio.sleep(_FREE_SECONDS))
+
+        await repeat(step, stop=stop, name="queued turns")

@@ -7,7 +7,7 @@ import structlog
 from loremesh_kit.errors import ServiceError
 
 from loremesh_agent.domain.conversations import Exchange, Message
-from loremesh_agent.domain.events import Answer, Completed, Incomplete, Payload, SourcesFound
+from loremesh_agent.domain.events import Answer, Completed, Incomplete, Payload, SourcesFound, ToolAnswered
 from loremesh_agent.domain.passages import Known, Source, documents, quotable
 from loremesh_agent.ports import DocumentRegistry
 
@@ -34,6 +34,10 @@ class Quoting:
         match happened:
             case SourcesFound(sources):
                 return SourcesFound(quotable(sources, await self._known(sources)))
+            case ToolAnswered(sources=sources) if sources:
+                known = await self._known(sources)
+                content = happened.content if documents(sources) <= known.live else ""
+                return replace(happened, sources=quotable(sources, known), content=content)
             case Completed(answer):
                 return Completed(await self.answer(answer))
             case Incomplete(answer):

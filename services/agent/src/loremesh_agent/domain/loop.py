@@ -1,0 +1,525 @@
+"""The agent loop: what is to be done next, from what has happened. Without I/O, clock or chance.
+
+Whatever happened before is a state; an event makes the next one, and what a state wants done are its effects. The same
+events make the same state in any process, so that a run is taken up anywhere by telling its journal again.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from loremesh_agent.domain.approvals import Kind
+from loremesh_agent.domain.budgets import NOTHING, Budget, Limit, added, calls_left, reached
+from loremesh_agent.domain.conversations import Usage
+from loremesh_agent.domain.definitions import LimitPolicy
+from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.passages import Source
+from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolCall, ToolSpec, ToolUse
+from loremesh_agent.domain.untrusted import framed
+
+# Of the rules below: a journal is told again by the rules it was written with.
+VERSION = 1
+# More are refused: no model needs them, and every one costs an answer.
+CALLS_AT_ONCE = 32
+# A tool nobody calls: the question goes to a human.
+ASK_HUMAN = "ask_human"
+_LONGEST_NAME = 64
+_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class End(StrEnum):
+    """How a run ends."""
+
+    COMPLETED = "COMPLETED"
+    INCOMPLETE = "INCOMPLETE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a run keeps to, from its first step to its last."""
+
+    tools: Mapping[str, ToolSpec] = field(default_factory=dict)
+    uses: Mapping[str, ToolUse] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    on_limit: LimitPolicy = LimitPolicy.STOP
+    fallback_model: str = ""
+
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskModel:
+    """Ask the model, with the state's messages."""
+
+    number: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTool:
+    """Call a tool; `again` is what a human said to a call of which nobody knows how it ended."""
+
+    number: int
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskHuman:
+    """Ask a human about a call, or about a limit."""
+
+    kind: Kind
+    call_id: str = ""
+    name: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The run is over: `text` is its answer; `error` names an ErrorReason where it failed."""
+
+    end: End
+    text: str = ""
+    reason: FinishReason = FinishReason.STOP
+    limit: Limit | None = None
+    error: str = ""
+    problem: str = ""
+
+
+Wanted = AskModel | CallTool | AskHuman | Finish
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The run begins with these messages; `untrusted` where text of strangers is among them."""
+
+    messages: tuple[PromptMessage, ...]
+    sources: tuple[Source, ...] = ()
+    untrusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedCall:
+    """A call the model asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
+
+    name: str
+    arguments: Mapping[str, Any] | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswered:
+    """The model answered; `problem` is what is wrong with a text that should fulfil a schema."""
+
+    number: int
+    model: str
+    text: str
+    reason: FinishReason
+    usage: Usage
+    calls: tuple[CheckedCall, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolTold:
+    """A tool answered: `content` is for the model."""
+
+    number: int
+    content: str
+    outcome: Outcome = Outcome.OK
+    reason: str = ""
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLost:
+    """A call that changes something was begun and nobody knows how it ended."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HumanAsked:
+    """Somebody was asked; `number` is the question's own."""
+
+    number: int
+    approval_id: str
+    kind: Kind
+    call_id: str = ""
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HumanDecided:
+    """They decided, or let it expire. `number` is given to the call that is made now, if one is."""
+
+    approval_id: str
+    granted: bool
+    number: int = 0
+    fails_run: bool = False
+    # In place of those that were shown, and what is wrong with them.
+    arguments: Mapping[str, Any] | None = None
+    problem: str = ""
+    answer: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """There is no room in a budget for what is wanted."""
+
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledByCaller:
+    """Nobody wants the answer any more."""
+
+
+Event = Begun | ModelAnswered | ToolTold | ToolLost | HumanAsked | HumanDecided | LimitReached | CancelledByCaller
+
+
+# State
+
+
+class Phase(StrEnum):
+    """Where a call stands."""
+
+    CALL = "CALL"
+    ASK = "ASK"
+    REVIEW = "REVIEW"
+    ANSWERED = "ANSWERED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InHand:
+    """A call the model asked for; `number` is that of the step which makes it, zero before one does."""
+
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+    phase: Phase
+    number: int = 0
+    approval_id: str = ""
+    content: str = ""
+    outcome: Outcome = Outcome.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A run."""
+
+    rules: Rules
+    model: str
+    messages: tuple[PromptMessage, ...] = ()
+    sources: tuple[Source, ...] = ()
+    spent: Usage = NOTHING
+    # The last step's.
+    number: int = 0
+    # The step in which the model is being asked; zero while it is not.
+    asking: int = 0
+    # What it said beside the calls in hand.
+    text: str = ""
+    calls: tuple[InHand, ...] = ()
+    # Of the calls in hand, those beyond what is taken up at once.
+    surplus: int = 0
+    # Every call that was not made, in the order in which that was decided.
+    refusals: tuple[InHand, ...] = ()
+    untrusted: bool = False
+    # Whether the model is being given its one chance to put its last answer right.
+    repairing: bool = False
+    grants: Mapping[str, int] = field(default_factory=dict)
+    # The limit that a human is asked about, and the question.
+    limit: Limit | None = None
+    limit_approval_id: str = ""
+    end: Finish | None = None
+
+
+def step(state: State, event: Event) -> tuple[State, tuple[Wanted, ...]]:
+    """The state after an event, and what is to be done that was not before; an end is an end."""
+    if state.end is not None:
+        return state, ()
+    before = wanted(state)
+    after = _after(state, event)
+    return after, tuple(each for each in wanted(after) if each not in before)
+
+
+def wanted(state: State) -> tuple[Wanted, ...]:
+    """What is to be done now, for whoever takes the run up in this state."""
+    if state.end is not None:
+        return (state.end,)
+    if state.limit is not None:
+        return () if state.limit_approval_id else (AskHuman(kind=Kind.BUDGET, limit=state.limit),)
+    if state.asking:
+        return (AskModel(number=state.asking, model=state.model),)
+    return tuple(each for call in state.calls for each in _wanted_of(call))
+
+
+def _wanted_of(call: InHand) -> tuple[Wanted, ...]:
+    if call.phase is Phase.CALL:
+        made = CallTool(number=call.number, call_id=call.call_id, name=call.name, arguments=call.arguments)
+        return (made,)
+    if call.phase is Phase.ANSWERED or call.approval_id:
+        return ()
+    kind = Kind.REVIEW if call.phase is Phase.REVIEW else Kind.QUESTION if call.name == ASK_HUMAN else Kind.TOOL_CALL
+    return (AskHuman(kind=kind, call_id=call.call_id, name=call.name, arguments=call.arguments),)
+
+
+def _after(state: State, event: Event) -> State:  # noqa: PLR0911 - one for each event
+    match event:
+        case Begun():
+            return _begun(state, event)
+        case ModelAnswered():
+            return _answered(state, event)
+        case ToolTold():
+            return _told(state, event)
+        case ToolLost(number):
+            return _with_call(state, number, phase=Phase.REVIEW, approval_id="")
+        case HumanAsked():
+            return _asked(state, event)
+        case HumanDecided():
+            return _decided(state, event)
+        case LimitReached(limit):
+            return _limited(state, limit)
+        case CancelledByCaller():
+            return replace(state, end=Finish(end=End.CANCELLED, text=state.text))
+
+
+def _begun(state: State, event: Begun) -> State:
+    if state.messages:
+        return state
+    return _ask_model(
+        replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
+    )
+
+
+def _ask_model(state: State) -> State:
+    limit = reached(state.rules.budget, state.spent, grants=state.grants)
+    state = replace(state, asking=state.number + 1, number=state.number + 1)
+    return state if limit is None else _limited(state, limit)
+
+
+def _limited(state: State, limit: Limit) -> State:
+    """A budget is spent: stop, ask, or go on with the cheaper model, once."""
+    rules = state.rules
+    if state.limit is not None:
+        return state
+    falls_back = rules.on_limit is LimitPolicy.FALL_BACK and limit == "cost" and rules.fallback_model
+    if falls_back and state.model != rules.fallback_model and state.asking:
+        return replace(state, model=rules.fallback_model)
+    if rules.on_limit is LimitPolicy.ASK:
+        return replace(state, limit=limit)
+    return _stopped(state, limit)
+
+
+def _stopped(state: State, limit: Limit) -> State:
+    finish = Finish(end=End.INCOMPLETE, text=state.text, reason=FinishReason.LIMIT, limit=limit)
+    return replace(state, limit=limit, end=finish)
+
+
+def _answered(state: State, event: ModelAnswered) -> State:
+    if not event.number or event.number != state.asking:
+        return state
+    taken = replace(event.usage, steps=1, tool_calls=0)
+    state = replace(
+        state, asking=0, model=event.model, spent=added(state.spent, taken), text=event.text or state.text,
+        limit=None, limit_approval_id="",
+    )  # fmt: skip
+    if event.calls and event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+        return _take_up(state, event)
+    if event.problem and event.reason is FinishReason.STOP:
+        return _repair(state, event)
+    whole = event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
+    end = End.COMPLETED if whole else End.INCOMPLETE
+    reason = FinishReason.STOP if whole else event.reason
+    return replace(state, end=Finish(end=end, text=event.text, reason=reason))
+
+
+def _repair(state: State, event: ModelAnswered) -> State:
+    """The one chance to put an answer right that does not fulfil its schema."""
+    if state.repairing:
+        return _unusable(state, event.problem)
+    told = (
+        PromptMessage("assistant", event.text),
+        PromptMessage("user", f"That is not what was asked for: {event.problem} Answer again, with the JSON alone."),
+    )
+    return _ask_model(replace(state, messages=(*state.messages, *told), repairing=True))
+
+
+def _unusable(state: State, problem: str) -> State:
+    return replace(state, end=Finish(end=End.FAILED, text=state.text, error="MODEL_OUTPUT_INVALID", problem=problem))
+
+
+def _take_up(state: State, event: ModelAnswered) -> State:
+    """Decide of each call whether it is made, asked about, or refused."""
+    calls, surplus = event.calls[:CALLS_AT_ONCE], event.calls[CALLS_AT_ONCE:]
+    invalid = [call for call in calls if call.name in state.rules.tools and call.arguments is None]
+    if invalid and state.repairing:
+        return _unusable(state, invalid[0].problem)
+    left = calls_left(state.rules.budget, state.spent, grants=state.grants)
+    makeable = [call for call in calls if call.name in state.rules.tools and call.arguments is not None]
+    if makeable and not left and state.rules.on_limit is not LimitPolicy.ASK:
+        return _stopped(state, "tool_calls")
+    asks_for_more = makeable and not left
+    if asks_for_more:
+        # Should they be granted, there are as many again.
+        left = calls_left(state.rules.budget, state.spent, grants={**state.grants, "tool_calls": 1_000_000})
+    taken: list[InHand] = []
+    for index, call in enumerate(calls):
+        in_hand = _in_hand(state, call, call_id=f"call_{event.number}_{index}", affordable=left > 0)
+        left -= in_hand.phase is not Phase.ANSWERED
+        if in_hand.phase is not Phase.ASK:
+            state = replace(state, number=state.number + 1)
+            in_hand = replace(in_hand, number=state.number)
+        taken.append(in_hand)
+    refused = tuple(each for each in taken if each.phase is Phase.ANSWERED)
+    made = len(taken) - len(refused)
+    state = replace(
+        state, calls=tuple(taken), surplus=len(surplus), repairing=bool(invalid), text=event.text,
+        spent=added(state.spent, replace(NOTHING, tool_calls=made)),
+        refusals=(*state.refusals, *refused), limit="tool_calls" if asks_for_more else None,
+    )  # fmt: skip
+    return _round_off(state)
+
+
+def _in_hand(state: State, call: CheckedCall, *, call_id: str, affordable: bool) -> InHand:
+    rules, name = state.rules, _NAME.sub("_", call.name)[:_LONGEST_NAME]
+    spec = rules.tools.get(call.name)
+    taken = InHand(call_id=call_id, name=name, arguments=call.arguments or {}, phase=Phase.CALL)
+    if spec is None:
+        return _refused(taken, "TOOL_NOT_ALLOWED", f"The tool {name!r} is not one of yours.")
+    if call.arguments is None:
+        return _refused(taken, "TOOL_ARGUMENTS_INVALID", f"Not called. The arguments are not valid: {call.problem}")
+    if not affordable:
+        return _refused(taken, "BUDGET_EXHAUSTED", "Not called. There are no tool calls left in this run's budget.")
+    asks = name == ASK_HUMAN or needs_approval(spec, rules.uses.get(call.name), untrusted=state.untrusted)
+    return replace(taken, phase=Phase.ASK if asks else Phase.CALL)
+
+
+def needs_approval(spec: ToolSpec, use: ToolUse | None, *, untrusted: bool) -> bool:
+    """Whether a human is asked before a call; `untrusted` while text of strangers is in play."""
+    policy = use.approval if use else ApprovalPolicy.AS_NEEDED
+    if policy is ApprovalPolicy.AS_NEEDED:
+        return untrusted and spec.effect is not Effect.READ_ONLY
+    return policy is ApprovalPolicy.ALWAYS
+
+
+def _refused(call: InHand, reason: str, content: str) -> InHand:
+    return replace(call, phase=Phase.ANSWERED, outcome=Outcome.REFUSED, reason=reason, content=content)
+
+
+def _told(state: State, event: ToolTold) -> State:
+    call = _call_of(state, event.number)
+    if call is None or call.phase is not Phase.CALL:
+        return state
+    spec = state.rules.tools.get(call.name)
+    state = replace(
+        state,
+        sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
+        untrusted=state.untrusted or spec is None or spec.untrusted,
+    )
+    strange = event.sources or spec is None or spec.untrusted
+    content = framed(call.name, event.content, event.sources) if strange else event.content
+    return _round_off(
+        _with_call(
+            state, event.number, phase=Phase.ANSWERED, content=content, outcome=event.outcome, reason=event.reason
+        )
+    )
+
+
+def _asked(state: State, event: HumanAsked) -> State:
+    state = replace(state, number=max(state.number, event.number))
+    if event.kind is Kind.BUDGET:
+        return replace(state, limit=event.limit, limit_approval_id=event.approval_id)
+    calls = (
+        replace(call, approval_id=event.approval_id) if call.call_id == event.call_id else call for call in state.calls
+    )
+    return replace(state, calls=tuple(calls))
+
+
+def _decided(state: State, event: HumanDecided) -> State:
+    state = replace(state, number=max(state.number, event.number))
+    if event.approval_id and event.approval_id == state.limit_approval_id:
+        return _limit_decided(state, event)
+    call = next((each for each in state.calls if each.approval_id == event.approval_id), None)
+    if call is None or call.phase not in (Phase.ASK, Phase.REVIEW):
+        return state
+    if event.fails_run:
+        return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
+    changed = _call_decided(call, event)
+    refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
+    calls = tuple(changed if each is call else each for each in state.calls)
+    return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
+
+
+def _call_decided(call: InHand, event: HumanDecided) -> InHand:
+    if event.answer:
+        content = event.answer if call.phase is Phase.REVIEW else f"A human answered: {event.answer}"
+        return replace(call, phase=Phase.ANSWERED, number=event.number, content=content)
+    if not event.granted or call.name == ASK_HUMAN:
+        comment = f": {event.comment}" if event.comment else "."
+        return replace(_refused(call, "TOOL_DENIED", f"A human denied this call{comment}"), number=event.number)
+    if event.problem:
+        content = f"Not called. The arguments are not valid: {event.problem}"
+        return replace(_refused(call, "TOOL_ARGUMENTS_INVALID", content), number=event.number)
+    arguments = call.arguments if event.arguments is None else event.arguments
+    return replace(call, phase=Phase.CALL, number=event.number, arguments=arguments, approval_id="")
+
+
+def _limit_decided(state: State, event: HumanDecided) -> State:
+    limit = state.limit
+    if limit is None:
+        return state
+    if event.fails_run:
+        return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
+    if not event.granted:
+        return _stopped(state, limit)
+    grants = {**state.grants, limit: state.grants.get(limit, 0) + 1}
+    state = replace(state, grants=grants, limit=None, limit_approval_id="")
+    if state.asking:
+        still = reached(state.rules.budget, state.spent, grants=grants)
+        return state if still is None else _limited(state, still)
+    return state
+
+
+def _round_off(state: State) -> State:
+    """Once every call is answered, tell the model so and ask it again."""
+    if not state.calls or state.limit or any(call.phase is not Phase.ANSWERED for call in state.calls):
+        return state
+    asked = tuple(ToolCall(id=each.call_id, name=each.name, arguments=_json(each.arguments)) for each in state.calls)
+    told = [PromptMessage("tool", each.content, tool_call_id=each.call_id) for each in state.calls]
+    if state.surplus:
+        surplus = f"\n{state.surplus} more calls were refused: no more than {CALLS_AT_ONCE} at once."
+        told[-1] = replace(told[-1], content=told[-1].content + surplus)
+    messages = (*state.messages, PromptMessage("assistant", state.text, tool_calls=asked), *told)
+    return _ask_model(replace(state, messages=messages, calls=(), surplus=0))
+
+
+def _json(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(arguments, ensure_ascii=False, sort_keys=True)
+
+
+def _call_of(state: State, number: int) -> InHand | None:
+    return next((call for call in state.calls if number and call.number == number), None)
+
+
+def _with_call(state: State, number: int, **changes: Any) -> State:
+    """The state with its call of this step changed, unless that is answered."""
+    calls = tuple(
+        replace(call, **changes) if number and call.number == number and call.phase is Phase.CALL else call
+        for call in state.calls
+    )
+    return replace(state, calls=calls)

@@ -1,0 +1,157 @@
+"""What a run begins with: its agent and rules pinned, what was found and remembered, and the first messages."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from loremesh_kit import identity
+
+from loremesh_agent.domain import loop, prompts, steps
+from loremesh_agent.domain.agents import Agent
+from loremesh_agent.domain.budgets import Budget
+from loremesh_agent.domain.followups import search_text
+from loremesh_agent.domain.journal import Kept
+from loremesh_agent.domain.passages import numbered
+from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.questions import Question
+from loremesh_agent.domain.relevance import Floors, is_relevant
+from loremesh_agent.domain.tools import ToolSpec
+from loremesh_agent.domain.untrusted import NOTICE, remembered
+from loremesh_agent.engine.quoting import Quoting
+from loremesh_agent.engine.searching import search
+from loremesh_agent.ports import AgentDirectory, AskedInBackground, PassageIndex, Recollection, Scope, Tools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that can begin or go on."""
+
+    agent: Agent
+    question: Question
+    state: loop.State
+    record: Kept
+    # Of the messages, those of the prompt.
+    prompt_messages: int
+    max_output_tokens: int
+
+
+class Preparing:
+    """Makes runs out of questions."""
+
+    def __init__(
+        self,
+        *,
+        agents: AgentDirectory,
+        index: PassageIndex,
+        tools: Tools,
+        recollection: Recollection | None,
+        quoting: Quoting,
+        floors: Floors,
+        budget: Budget,
+    ) -> None:
+        """`budget` is the installation's: agents and questions may only lower it."""
+        self._agents = agents
+        self._index = index
+        self._tools = tools
+        self._recollection = recollection
+        self._quoting = quoting
+        self._floors = floors
+        self._budget = budget
+
+    async def anew(self, asked: AskedInBackground, question: Question, agent: Agent) -> Prepared:
+        """A run at its beginning; raises as a search does, and MessageTooLong."""
+        rules = self._rules(agent, question, await self._tools.offered(agent))
+        history = await self._quoting.history(asked.history)
+        query = search_text(question.text, history) if agent.rewrite_questions else question.text
+        found = await search(self._index, query, question=question, agent=agent)
+        passages = found.passages if is_relevant(query, found, self._floors) else ()
+        prompt = prompts.build(
+            agent,
+            question=question.text,
+            passages=passages,
+            history=history,
+            max_output_tokens=question.max_output_tokens,
+        )
+        memories = await self._recall(asked, question, agent)
+        messages = _messages(prompt.messages, question, memories, has_passages=bool(prompt.passages))
+        sources = numbered(prompt.passages)
+        begun = loop.Begun(
+            messages=messages,
+            sources=sources,
+            untrusted=bool(sources or memories or question.attachments or any(each.document_ids for each in history)),
+        )
+        state, _ = loop.step(loop.State(rules=rules, model=agent.model), begun)
+        record = {
+            "agent_revision": agent.revision,
+            "model": agent.model,
+            "prompt": asdict(agent.prompt) if agent.prompt else None,
+            "tool_schemas": {name: _hash(spec) for name, spec in rules.tools.items()},
+            "rules": steps.kept_rules(rules),
+            "prompt_messages": len(messages),
+            "max_output_tokens": prompt.max_output_tokens,
+        }
+        return _prepared(agent, question, state, record)
+
+    async def again(
+        self, asked: AskedInBackground, question: Question, record: Kept, journal: Sequence[steps.Step]
+    ) -> Prepared:
+        """A run as its journal has it, with the agent's revision of then."""
+        agent = await self._agents.get(asked.turn.agent_id, revision=record["agent_revision"])
+        state = steps.retold(steps.read_rules(record["rules"]), record["model"], journal)
+        return _prepared(agent, question, state, record)
+
+    def _rules(self, agent: Agent, question: Question, specs: Sequence[ToolSpec]) -> loop.Rules:
+        budget, limits = self._budget.within(agent.limits), agent.limits
+        if question.limits:
+            budget = budget.within(question.limits)
+        return loop.Rules(
+            tools={spec.name: spec for spec in specs},
+            uses={use.name: use for use in agent.tools},
+            budget=budget,
+            on_limit=limits.on_limit,
+            fallback_model=limits.fallback_model,
+        )
+
+    async def _recall(self, asked: AskedInBackground, question: Question, agent: Agent) -> list[str]:
+        memory = agent.memory
+        if self._recollection is None or memory is None or not memory.recall:
+            return []
+        scope = Scope(
+            user_id=identity.current().principal,
+            agent_id=agent.id,
+            conversation_id=asked.turn.conversation_id or asked.turn.new_conversation_id,
+        )
+        recalled = await self._recollection.recall(
+            question.text, scope=scope, top_k=memory.max_items, words_only=not memory.embeddings
+        )
+        return [each.content for each in recalled]
+
+
+def _messages(
+    built: Sequence[PromptMessage], question: Question, memories: Sequence[str], *, has_passages: bool
+) -> tuple[PromptMessage, ...]:
+    """The prompt's messages: with what is said of strangers' text, and the question alone where nothing was found."""
+    *before, last = built
+    content = last.content if has_passages else question.text
+    if memories:
+        content = f"{remembered(memories)}\n\n{content}"
+    system = [message for message in before if message.role == "system"]
+    told = f"{system[0].content}\n{NOTICE}" if system else NOTICE
+    rest = [message for message in before if message.role != "system"]
+    return (PromptMessage("system", told), *rest, replace(last, content=content))
+
+
+def _prepared(agent: Agent, question: Question, state: loop.State, record: Kept) -> Prepared:
+    return Prepared(
+        agent=agent,
+        question=question,
+        state=state,
+        record=record,
+        prompt_messages=record["prompt_messages"],
+        max_output_tokens=record["max_output_tokens"],
+    )
+
+
+def _hash(spec: ToolSpec) -> str:
+    return hashlib.sha256(json.dumps(spec.input_schema, sort_keys=True).encode()).hexdigest()

@@ -24,7 +24,7 @@ from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Found
 from loremesh_agent.domain.prices import Prices
-from loremesh_agent.ports import AgentDirectory, ModelFinish, ModelText, ModelToolCall
+from loremesh_agent.ports import AgentDirectory, ModelCatalogue, ModelFinish, ModelText, ModelToolCall, Toolbox
 from loremesh_agent.settings import AgentSettings
 from loremesh_agent.wiring import Outside, assemble
 from loremesh_kit.events import Bus, connect

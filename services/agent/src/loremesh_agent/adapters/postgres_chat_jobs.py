@@ -68,8 +68,10 @@ UPDATE messages SET state = 'CANCELLED', lease_until = NULL WHERE conversation_i
 
 _NEXT = """
 SELECT id, turn, seconds FROM chat_jobs WHERE conversation_id = %s AND turn IS NOT NULL AND finish_time IS NULL
-ORDER BY create_time, id LIMIT 1 FOR UPDATE SKIP LOCKED
+ORDER BY create_time, id LIMIT 1
 """
+
+_LOCK_CONVERSATION = "SELECT FROM conversations WHERE id = %s FOR UPDATE"
 
 _BEGUN = "UPDATE chat_jobs SET turn = NULL WHERE id = %s"
 
@@ -272,6 +274,10 @@ async def resume(connection: AsyncConnection[Row], run_id: str) -> None:
 
 async def go_on_with_next(connection: AsyncConnection[Row], conversation_id: str) -> None:
     """Begin the turn that waits for the conversation, the oldest first, if it is free."""
+    if await (await connection.execute(_NEXT, [conversation_id])).fetchone() is None:
+        return
+    # One after the other: whoever comes second must see what the first has begun.
+    await connection.execute(_LOCK_CONVERSATION, [conversation_id])
     row = await (await connection.execute(_NEXT, [conversation_id])).fetchone()
     if row is None:
         return
@@ -293,7 +299,7 @@ async def _interrupt(connection: AsyncConnection[Row], conversation_id: str) -> 
 
 async def _is_held(connection: AsyncConnection[Row], conversation_id: str) -> bool:
     """Whether a new turn has to wait, for the one that is answered now or for others that wait."""
-    await connection.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", [conversation_id])
+    await connection.execute(_LOCK_CONVERSATION, [conversation_id])
     for query in (_HELD, _QUEUED_BEFORE):
         if await (await connection.execute(query, [conversation_id])).fetchone() is not None:
             return True

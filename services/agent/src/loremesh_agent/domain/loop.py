@@ -12,14 +12,62 @@ from enum import StrEnum
 from typing import Any
 
 from loremesh_agent.domain.approvals import Kind
-from loremesh_agent.domain.budgets import NOTHING, Budget, Limit, added, calls_left, reached
+from loremesh_agent.domain.budgets import NOTHING, Limit, added, calls_left, reached
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
 from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.loop_words import (
+    AskHuman,
+    AskModel,
+    Begun,
+    CallTool,
+    CancelledByCaller,
+    CheckedCall,
+    End,
+    Event,
+    Finish,
+    HumanAsked,
+    HumanDecided,
+    LimitReached,
+    ModelAnswered,
+    Rules,
+    ToolLost,
+    ToolTold,
+    Wanted,
+)
 from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolCall, ToolSpec, ToolUse
 from loremesh_agent.domain.untrusted import framed
+
+__all__ = [
+    "ASK_HUMAN",
+    "CALLS_AT_ONCE",
+    "VERSION",
+    "AskHuman",
+    "AskModel",
+    "Begun",
+    "CallTool",
+    "CancelledByCaller",
+    "CheckedCall",
+    "End",
+    "Event",
+    "Finish",
+    "HumanAsked",
+    "HumanDecided",
+    "InHand",
+    "LimitReached",
+    "ModelAnswered",
+    "Phase",
+    "Rules",
+    "State",
+    "ToolLost",
+    "ToolTold",
+    "Wanted",
+    "needs_approval",
+    "step",
+    "wanted",
+]
 
 # Of the rules below: a journal is told again by the rules it was written with.
 VERSION = 1
@@ -29,169 +77,6 @@ CALLS_AT_ONCE = 32
 ASK_HUMAN = "ask_human"
 _LONGEST_NAME = 64
 _NAME = re.compile(r"[^A-Za-z0-9_.-]")
-
-
-class End(StrEnum):
-    """How a run ends."""
-
-    COMPLETED = "COMPLETED"
-    INCOMPLETE = "INCOMPLETE"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What a run keeps to, from its first step to its last."""
-
-    tools: Mapping[str, ToolSpec] = field(default_factory=dict)
-    uses: Mapping[str, ToolUse] = field(default_factory=dict)
-    budget: Budget = field(default_factory=Budget)
-    on_limit: LimitPolicy = LimitPolicy.STOP
-    fallback_model: str = ""
-
-
-# Effects
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskModel:
-    """Ask the model, with the state's messages."""
-
-    number: int
-    model: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallTool:
-    """Call a tool; `again` is what a human said to a call of which nobody knows how it ended."""
-
-    number: int
-    call_id: str
-    name: str
-    arguments: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskHuman:
-    """Ask a human about a call, or about a limit."""
-
-    kind: Kind
-    call_id: str = ""
-    name: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    limit: Limit | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """The run is over: `text` is its answer; `error` names an ErrorReason where it failed."""
-
-    end: End
-    text: str = ""
-    reason: FinishReason = FinishReason.STOP
-    limit: Limit | None = None
-    error: str = ""
-    problem: str = ""
-
-
-Wanted = AskModel | CallTool | AskHuman | Finish
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """The run begins with these messages; `untrusted` where text of strangers is among them."""
-
-    messages: tuple[PromptMessage, ...]
-    sources: tuple[Source, ...] = ()
-    untrusted: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedCall:
-    """A call the model asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
-
-    name: str
-    arguments: Mapping[str, Any] | None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelAnswered:
-    """The model answered; `problem` is what is wrong with a text that should fulfil a schema."""
-
-    number: int
-    model: str
-    text: str
-    reason: FinishReason
-    usage: Usage
-    calls: tuple[CheckedCall, ...] = ()
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolTold:
-    """A tool answered: `content` is for the model."""
-
-    number: int
-    content: str
-    outcome: Outcome = Outcome.OK
-    reason: str = ""
-    sources: tuple[Source, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ToolLost:
-    """A call that changes something was begun and nobody knows how it ended."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HumanAsked:
-    """Somebody was asked; `number` is the question's own."""
-
-    number: int
-    approval_id: str
-    kind: Kind
-    call_id: str = ""
-    limit: Limit | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HumanDecided:
-    """They decided, or let it expire. `number` is given to the call that is made now, if one is."""
-
-    approval_id: str
-    granted: bool
-    number: int = 0
-    fails_run: bool = False
-    # In place of those that were shown, and what is wrong with them.
-    arguments: Mapping[str, Any] | None = None
-    problem: str = ""
-    answer: str = ""
-    comment: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LimitReached:
-    """There is no room in a budget for what is wanted."""
-
-    limit: Limit
-
-
-@dataclass(frozen=True, slots=True)
-class CancelledByCaller:
-    """Nobody wants the answer any more."""
-
-
-Event = Begun | ModelAnswered | ToolTold | ToolLost | HumanAsked | HumanDecided | LimitReached | CancelledByCaller
-
-
-# State
 
 
 class Phase(StrEnum):

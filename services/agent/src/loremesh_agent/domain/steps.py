@@ -106,6 +106,18 @@ def told(event: loop.ToolTold) -> Kept:
     }
 
 
+def refused(call: loop.InHand) -> Step:
+    """A call that is not made."""
+    return Step(
+        number=call.number,
+        kind=StepKind.TOOL,
+        state=StepState.FAILED,
+        name=call.name,
+        input={"call_id": call.call_id, "arguments": dict(call.arguments)},
+        output={"content": call.content, "outcome": call.outcome, "reason": call.reason, "sources": []},
+    )
+
+
 def retold(rules: loop.Rules, model: str, steps: Sequence[Step]) -> loop.State:
     """A run as it stands by its journal, in the order of the numbers."""
     state = loop.State(rules=rules, model=model)

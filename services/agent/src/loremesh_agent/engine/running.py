@@ -22,9 +22,8 @@ from loremesh_agent.domain.events import FinishReason, ModelChanged, Resumed, Ru
 from loremesh_agent.domain.passages import Passage, Source
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
-from loremesh_agent.domain.tokens import estimate
 from loremesh_agent.domain.tools import CallContext, Effect, Outcome, ToolCall
-from loremesh_agent.engine import concluding, questions
+from loremesh_agent.engine import concluding, questions, reserving
 from loremesh_agent.engine.block import Block
 from loremesh_agent.engine.preparing import Prepared, Preparing
 from loremesh_agent.engine.quoting import Quoting
@@ -52,8 +51,6 @@ from loremesh_agent.ports import (
     Tools,
 )
 
-# Less than this is no answer worth paying for.
-_LEAST_OUTPUT_TOKENS = 16
 _log = structlog.get_logger(__name__)
 
 
@@ -193,32 +190,14 @@ class _Run:
 
     def _limit(self, asking: loop.AskModel) -> budgets.Limit | None:
         state = self._state
-        budget, grants = state.rules.budget, state.grants
-        allowed = budget.allows("time", grants=grants)
+        allowed = state.rules.budget.allows("time", grants=state.grants)
         if allowed is not None and self._worked() >= allowed:
             return "time"
-        read = self._read_tokens()
-        written = self._output_tokens(read)
-        reserve = Usage(input_tokens=read, output_tokens=written)
-        reserve = replace(reserve, cost_micros=self._means.models.cost(asking.model, reserve) or 0)
-        self._reserves[asking.number] = reserve
-        return budgets.reached(budget, state.spent, grants=grants, reserve=reserve)
-
-    def _read_tokens(self) -> int:
-        messages = sum(
-            estimate(message.content) + sum(estimate(call.arguments) for call in message.tool_calls)
-            for message in self._state.messages
+        reserve = reserving.reserve(
+            state, asking.model, output_tokens=self._prepared.max_output_tokens, models=self._means.models
         )
-        return messages + sum(estimate(str(spec.input_schema)) for spec in self._state.rules.tools.values())
-
-    def _output_tokens(self, read: int) -> int:
-        """As many as the agent may write, or as its budget leaves."""
-        most, state = self._prepared.max_output_tokens, self._state
-        allowed = state.rules.budget.allows("tokens", grants=state.grants)
-        if allowed is None:
-            return most
-        left = int(allowed) - state.spent.input_tokens - state.spent.output_tokens - read
-        return most if left < _LEAST_OUTPUT_TOKENS else min(most, left)
+        self._reserves[asking.number] = reserve
+        return budgets.reached(state.rules.budget, state.spent, grants=state.grants, reserve=reserve)
 
     def _worked(self) -> float:
         return self._asked.worked_seconds + time.monotonic() - self._started_at
@@ -290,7 +269,7 @@ class _Run:
             self._taken = budgets.added(self._taken, taken)
             self._telling.add(UsageTold(self._state.spent))
         for call in self._state.refusals[self._refusals :]:
-            self._settled.append(refused_step(call))
+            self._settled.append(steps.refused(call))
             self._telling.add(refused(call))
         self._refusals = len(self._state.refusals)
 
@@ -328,7 +307,7 @@ class _Run:
         self, effect: loop.AskModel, block: Block, heard: _Heard, request: ModelRequest
     ) -> tuple[loop.Event, Step]:
         model, calls, finish = heard.model, heard.calls, heard.finish
-        usage = self._priced(model, finish.usage or _estimated(request, block.text))
+        usage = self._priced(model, finish.usage or reserving.estimated(request, block.text))
         # What is beyond what is taken up is not even looked at.
         checked = [self._checked(call) for call in calls[: loop.CALLS_AT_ONCE]]
         rest = [loop.CheckedCall(name="", arguments=None)] * (len(calls) - len(checked))
@@ -538,23 +517,5 @@ class _Run:
             message = "the model is not being asked"
             raise ValueError(message)
         step, block, request = self._asking
-        usage = replace(self._priced(step.name, _estimated(request, block.text)), steps=1)
+        usage = replace(self._priced(step.name, reserving.estimated(request, block.text)), steps=1)
         return replace(step, state=StepState.FAILED, usage=usage, output={"text": block.text, "cut": True})
-
-
-def refused_step(call: loop.InHand) -> Step:
-    """A call that is not made, for the journal."""
-    return Step(
-        number=call.number,
-        kind=StepKind.TOOL,
-        state=StepState.FAILED,
-        name=call.name,
-        input={"call_id": call.call_id, "arguments": dict(call.arguments)},
-        output={"content": call.content, "outcome": call.outcome, "reason": call.reason, "sources": []},
-    )
-
-
-def _estimated(request: ModelRequest, text: str) -> Usage:
-    """Where the provider did not tell, or was not let finish."""
-    read = sum(estimate(message.content) for message in request.messages)
-    return Usage(input_tokens=read, output_tokens=estimate(text))

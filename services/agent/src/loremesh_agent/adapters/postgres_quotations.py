@@ -102,7 +102,7 @@ def without_forgotten(happened: Payload, known: Known) -> Payload:
     """The event, without passages of documents that are forgotten."""
     match happened:
         case SourcesFound(sources):
-            return SourcesFound(quotable(sources, known))
+            return replace(happened, sources=quotable(sources, known))
         case Completed(answer):
             return Completed(replace(answer, sources=quotable(answer.sources, known)))
         case Incomplete(answer):

@@ -12,8 +12,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from loremesh.agent.v1 import approval_pb2, approval_pb2_grpc, chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
-from loremesh.agent.v1 import chat_job_pb2_grpc, chat_pb2, chat_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 
@@ -166,6 +166,46 @@ class FakeChatJobs(chat_job_pb2_grpc.ChatJobServiceServicer):
         )
 
 
+@dataclass
+class FakeApprovals(approval_pb2_grpc.ApprovalServiceServicer):
+    """Has approvals, one a page, decides them, and watches those there are."""
+
+    approvals: list[approval_pb2.Approval] = field(default_factory=list)
+    decisions: list[approval_pb2.DecideApprovalRequest] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    async def ListApprovals(
+        self, request: approval_pb2.ListApprovalsRequest, context: Context
+    ) -> approval_pb2.ListApprovalsResponse:
+        del context
+        found = [each for each in self.approvals if each.state == request.state]
+        start = int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return approval_pb2.ListApprovalsResponse(approvals=found[start : start + 1], next_page_token=token)
+
+    async def GetApproval(self, request: approval_pb2.GetApprovalRequest, context: Context) -> approval_pb2.Approval:
+        for each in self.approvals:
+            if each.id == request.approval_id:
+                return each
+        await refuse(context, grpc.StatusCode.NOT_FOUND, "APPROVAL_NOT_FOUND")
+        raise AssertionError
+
+    async def DecideApproval(
+        self, request: approval_pb2.DecideApprovalRequest, context: Context
+    ) -> approval_pb2.Approval:
+        self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        self.decisions.append(request)
+        return approval_pb2.Approval(id=request.approval_id, state=request.decision + 1)
+
+    async def WatchApprovals(
+        self, request: approval_pb2.WatchApprovalsRequest, context: Context
+    ) -> AsyncIterator[approval_pb2.ApprovalEvent]:
+        del request, context
+        yield approval_pb2.ApprovalEvent(heartbeat=chat_pb2.Heartbeat())
+        for each in self.approvals:
+            yield approval_pb2.ApprovalEvent(approval=each)
+
+
 async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
     """Refuse a call the way the services do."""
     packed = AnyMessage()
@@ -181,12 +221,15 @@ class FakeMesh:
     chat: FakeChat
     jobs: FakeJobs
     chat_jobs: FakeChatJobs
+    approvals: FakeApprovals
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
     documents, chat, jobs, chat_jobs = FakeDocuments(), FakeChat(), FakeJobs(), FakeChatJobs()
+    approvals = FakeApprovals()
+    approval_pb2_grpc.add_ApprovalServiceServicer_to_server(approvals, server)
     chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -194,5 +237,5 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     url = f"http://127.0.0.1:{port}"
-    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs)
+    yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs, approvals=approvals)
     await server.stop(None)

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from loremesh.agent.v1.approval_pb2_grpc import ApprovalServiceStub
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
@@ -41,6 +42,7 @@ class Mesh:
     retrieval: RetrievalServiceStub
     chat: ChatServiceStub
     chat_jobs: ChatJobServiceStub
+    approvals: ApprovalServiceStub
 
 
 @asynccontextmanager
@@ -61,6 +63,7 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             retrieval=RetrievalServiceStub(channel),
             chat=ChatServiceStub(channel),
             chat_jobs=ChatJobServiceStub(channel),
+            approvals=ApprovalServiceStub(channel),
         )
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loremesh_cli.commands import chat_jobs, documents, jobs, lifecycle, questions
+from loremesh_cli.commands import approvals, chat_jobs, documents, jobs, lifecycle, questions
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
@@ -25,6 +25,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(documents.app, name="documents")
+app.add_typer(approvals.app, name="approvals")
 
 
 def main() -> None:

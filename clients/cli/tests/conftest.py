@@ -3,7 +3,7 @@
 # ruff: noqa: N802 - rpcs have their names
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from loremesh.agent.v1 import approval_pb2, approval_pb2_grpc, chat_job_pb2_grpc
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
+from loremesh_cli.main import main
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -239,3 +240,18 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     url = f"http://127.0.0.1:{port}"
     yield FakeMesh(url=url, documents=documents, chat=chat, jobs=jobs, chat_jobs=chat_jobs, approvals=approvals)
     await server.stop(None)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> Callable[[Sequence[str]], tuple[int, str, str]]:
+    def command(arguments: Sequence[str]) -> tuple[int, str, str]:
+        monkeypatch.setenv("LOREMESH_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("sys.argv", ["loremesh", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return command

@@ -3,7 +3,7 @@
 # ruff: noqa: N802 - rpcs have their names
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from google.rpc.status_pb2 import Status
 from loremesh.agent.v1 import (
     agent_pb2,
     agent_pb2_grpc,
+    approval_pb2,
+    approval_pb2_grpc,
     chat_job_pb2_grpc,
     chat_pb2,
     chat_pb2_grpc,
@@ -24,6 +26,7 @@ from loremesh.agent.v1 import (
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
+from loremesh_cli.main import main
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -280,6 +283,46 @@ class FakeMemories(memory_pb2_grpc.MemoryServiceServicer):
         return memory_pb2.MemoryReceipt(id="r1", memories=len(self.kept))
 
 
+@dataclass
+class FakeApprovals(approval_pb2_grpc.ApprovalServiceServicer):
+    """Has approvals, one a page, decides them, and watches those there are."""
+
+    approvals: list[approval_pb2.Approval] = field(default_factory=list)
+    decisions: list[approval_pb2.DecideApprovalRequest] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    async def ListApprovals(
+        self, request: approval_pb2.ListApprovalsRequest, context: Context
+    ) -> approval_pb2.ListApprovalsResponse:
+        del context
+        found = [each for each in self.approvals if each.state == request.state]
+        start = int(request.page_token or 0)
+        token = str(start + 1) if start + 1 < len(found) else ""
+        return approval_pb2.ListApprovalsResponse(approvals=found[start : start + 1], next_page_token=token)
+
+    async def GetApproval(self, request: approval_pb2.GetApprovalRequest, context: Context) -> approval_pb2.Approval:
+        for each in self.approvals:
+            if each.id == request.approval_id:
+                return each
+        await refuse(context, grpc.StatusCode.NOT_FOUND, "APPROVAL_NOT_FOUND")
+        raise AssertionError
+
+    async def DecideApproval(
+        self, request: approval_pb2.DecideApprovalRequest, context: Context
+    ) -> approval_pb2.Approval:
+        self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
+        self.decisions.append(request)
+        return approval_pb2.Approval(id=request.approval_id, state=request.decision + 1)
+
+    async def WatchApprovals(
+        self, request: approval_pb2.WatchApprovalsRequest, context: Context
+    ) -> AsyncIterator[approval_pb2.ApprovalEvent]:
+        del request, context
+        yield approval_pb2.ApprovalEvent(heartbeat=chat_pb2.Heartbeat())
+        for each in self.approvals:
+            yield approval_pb2.ApprovalEvent(approval=each)
+
+
 async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
     """Refuse a call the way the services do."""
     packed = AnyMessage()
@@ -297,6 +340,7 @@ class FakeMesh:
     chat_jobs: FakeChatJobs
     agents: FakeAgents = field(default_factory=FakeAgents)
     memories: FakeMemories = field(default_factory=FakeMemories)
+    approvals: FakeApprovals = field(default_factory=FakeApprovals)
 
 
 @pytest.fixture
@@ -307,6 +351,8 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
     memories = FakeMemories()
     memory_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
+    approvals = FakeApprovals()
+    approval_pb2_grpc.add_ApprovalServiceServicer_to_server(approvals, server)
     chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -322,5 +368,21 @@ async def mesh() -> AsyncIterator[FakeMesh]:
         chat_jobs=chat_jobs,
         agents=agents,
         memories=memories,
+        approvals=approvals,
     )
     await server.stop(None)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> Callable[[Sequence[str]], tuple[int, str, str]]:
+    def command(arguments: Sequence[str]) -> tuple[int, str, str]:
+        monkeypatch.setenv("LOREMESH_HOME", str(tmp_path / "home"))
+        monkeypatch.setattr("sys.argv", ["loremesh", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return command

@@ -11,7 +11,6 @@ from loremesh.agent.v1 import chat_pb2 as pb
 from loremesh_cli import answers, client
 from loremesh_cli.errors import CommandError
 from loremesh_cli.ingest import PATIENCE_SECONDS
-from loremesh_cli.main import main
 from loremesh_cli.mesh.ports import free_ports
 from loremesh_cli.output import Output
 
@@ -24,19 +23,6 @@ ANSWER = pb.ChatResponse(response="By the outbox [1].", sources=[SOURCE], ground
 DELTAS = [pb.ChatEvent(text_delta=pb.TextDelta(text=text)) for text in ("By the ", "outbox [1].")]
 
 Run = Callable[[Sequence[str]], tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> Run:
-    def command(arguments: Sequence[str]) -> tuple[int, str, str]:
-        monkeypatch.setenv("LOREMESH_HOME", str(tmp_path / "home"))
-        monkeypatch.setattr("sys.argv", ["loremesh", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return command
 
 
 async def stream(mesh: Any, *, as_json: bool = False) -> pb.ChatResponse:

@@ -386,6 +386,7 @@ async def test_a_conversation_answers_one_message_at_a_time(house: House) -> Non
 
 async def test_a_turn_whose_writer_died_blocks_no_longer_than_its_lease(house: House) -> None:
     house.lease = 0.5
+    house.__post_init__()
     turn = NewTurn(
         run_id="r", question_id="q", answer_id="a", text="Hm?", agent_id="default", conversation_id=None,
         new_conversation_id="c",
@@ -403,6 +404,7 @@ async def test_a_turn_whose_writer_died_blocks_no_longer_than_its_lease(house: H
 
 async def test_a_live_writer_keeps_its_conversation(house: House) -> None:
     house.lease, house.pace = 1, Pace(heartbeat=10, keep=0.1)
+    house.__post_init__()
     house.provider = ScriptedProvider([ModelText("The lighthouse"), Pause(1.6), *words(" is high [1].")])
     asking = asyncio.ensure_future(house.ask())
     await asyncio.sleep(1.3)

@@ -12,6 +12,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from loremesh.agent.v1.agent_pb2_grpc import AgentServiceStub
+from loremesh.agent.v1.approval_pb2_grpc import ApprovalServiceStub
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.agent.v1.memory_pb2_grpc import MemoryServiceStub
@@ -45,6 +46,7 @@ class Mesh:
     chat: ChatServiceStub
     chat_jobs: ChatJobServiceStub
     memories: MemoryServiceStub
+    approvals: ApprovalServiceStub
 
 
 @asynccontextmanager
@@ -67,6 +69,7 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             chat=ChatServiceStub(channel),
             chat_jobs=ChatJobServiceStub(channel),
             memories=MemoryServiceStub(channel),
+            approvals=ApprovalServiceStub(channel),
         )
 
 

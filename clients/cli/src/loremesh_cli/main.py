@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loremesh_cli.commands import agents, chat_jobs, documents, jobs, lifecycle, memories, questions
+from loremesh_cli.commands import agents, approvals, chat_jobs, documents, jobs, lifecycle, memories, questions
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
@@ -27,6 +27,7 @@ for command in (
 app.add_typer(agents.app, name="agents")
 app.add_typer(documents.app, name="documents")
 app.add_typer(memories.app, name="memories")
+app.add_typer(approvals.app, name="approvals")
 
 
 def main() -> None:

@@ -79,7 +79,8 @@ def event(happened: Event) -> chat.ChatEvent:
         case RunStarted(conversation_id, agent_id, message_id):
             proto.run_started.conversation_id = conversation_id
             proto.run_started.agent_id, proto.run_started.message_id = agent_id, message_id
-        case SourcesFound(sources):
+        case SourcesFound(sources, search_text):
+            proto.sources.search_text = search_text
             proto.sources.sources.extend(map(source, sources))
             proto.sources.SetInParent()
         case TextStart(block):

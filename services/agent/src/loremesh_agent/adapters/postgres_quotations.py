@@ -124,7 +124,7 @@ def without_forgotten(happened: Payload, known: Known) -> Payload:
     """The event, without passages of documents that are forgotten."""
     match happened:
         case SourcesFound(sources):
-            return SourcesFound(quotable(sources, known))
+            return replace(happened, sources=quotable(sources, known))
         case ToolAnswered(sources=sources) if sources:
             is_whole = documents(sources) <= known.live
             content = happened.content if is_whole else ""

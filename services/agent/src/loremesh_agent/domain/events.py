@@ -57,6 +57,8 @@ class SourcesFound:
     """The passages the model is given."""
 
     sources: Sequence[Source]
+    # What was searched for; empty in events of long ago.
+    search_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

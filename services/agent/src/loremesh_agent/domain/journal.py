@@ -129,7 +129,7 @@ _KINDS: Mapping[type, str] = {
 
 _READERS: Mapping[str, Callable[[Kept], Payload]] = {
     "run_started": lambda kept: RunStarted(**kept),
-    "sources": lambda kept: SourcesFound(tuple(map(source, kept["sources"]))),
+    "sources": lambda kept: SourcesFound(tuple(map(source, kept["sources"])), kept.get("search_text", "")),
     "text_start": lambda kept: TextStart(**kept),
     "text_delta": lambda kept: TextDelta(**kept),
     "text_finish": lambda kept: TextFinish(FinishReason(kept["reason"]), kept["block"]),

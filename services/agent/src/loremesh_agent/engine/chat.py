@@ -151,13 +151,13 @@ class ChatEngine:
         except BaseException:
             await self._withdraw(turn)
             raise
-        return Task(turn=turn, agent=agent, prompt=prompt, temperature=question.temperature)
+        return Task(turn=turn, agent=agent, prompt=prompt, temperature=question.temperature, search_text=query)
 
     async def _open(self, turn: NewTurn, question: Question, agent: Agent) -> tuple[Sequence[Exchange], str, Found]:
         """Begin the turn and search; together where the search does not depend on what was said before."""
         if turn.conversation_id is not None:
             history = await self._turns.begin(turn)
-            query = search_text(question.text, history)
+            query = search_text(question.text, history if agent.rewrite_questions else ())
             try:
                 async with asyncio.TaskGroup() as group:
                     telling = group.create_task(self._quoting.history(history))

@@ -33,7 +33,7 @@ class Quoting:
         """An event as it may be shown."""
         match happened:
             case SourcesFound(sources):
-                return SourcesFound(quotable(sources, await self._known(sources)))
+                return replace(happened, sources=quotable(sources, await self._known(sources)))
             case ToolAnswered(sources=sources) if sources:
                 known = await self._known(sources)
                 content = happened.content if documents(sources) <= known.live else ""

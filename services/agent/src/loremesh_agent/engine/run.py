@@ -54,6 +54,8 @@ class Task:
     agent: Agent
     prompt: Prompt | None
     temperature: float | None
+    # What was searched for.
+    search_text: str = ""
 
     @property
     def conversation_id(self) -> str:
@@ -107,7 +109,7 @@ class Run:
     async def _answer(self) -> None:
         task = self._task
         self._emit(RunStarted(task.conversation_id, task.agent.id, task.turn.question_id))
-        self._emit(SourcesFound(numbered(self._passages)))
+        self._emit(SourcesFound(numbered(self._passages), task.search_text))
         if task.prompt is None:
             self._held = None
             self._say(task.agent.wording.refusal)

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
 class Refusal(ServiceError):
     def __init__(self, code: Code) -> None:
         self.code = code  # type: ignore[misc]
-        self.reason = "SOME_REASON"
+        self.reason = "INVALID_FIELD"
         super().__init__("Refused.", retry_after=0.1)
 
 
@@ -47,8 +47,7 @@ class Documents(DocumentServiceServicer):
 
 @pytest.fixture
 def documents() -> Documents:
-    # Generated servicers are abstract: the rest of the service is of no concern here.
-    return type("Played", (Documents,), dict.fromkeys(Documents.__abstractmethods__))()
+    return Documents()
 
 
 @pytest.fixture

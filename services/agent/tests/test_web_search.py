@@ -69,6 +69,14 @@ class Double:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.tasks.add(asyncio.current_task())
+        with suppress(ConnectionError):
+            try:
+                await self._answer(reader, writer)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
@@ -77,10 +85,7 @@ class Double:
         lines = (
             f"HTTP/1.1 {self.status} X\r\ncontent-length: {len(self.body)}\r\nconnection: close\r\n{self.headers}\r\n"
         )
-        with suppress(ConnectionError):
-            writer.write(lines.encode() + self.body)
-            writer.close()
-            await writer.wait_closed()
+        writer.write(lines.encode() + self.body)
 
 
 async def settle(tasks: Iterable[asyncio.Task[Any] | None]) -> None:

@@ -75,7 +75,7 @@ class IngestionClient:
     async def facts(self, document_id: str) -> DocumentFacts | None:
         """See ports.DocumentTexts."""
         request = pb.GetDocumentRequest(document_id=document_id)
-        found: pb.Document | None = await _if_any(self._stub.GetDocument(request, timeout=_SECONDS))
+        found: pb.Document | None = await _if_any(self._stub.GetDocument(request, timeout=_READ_SECONDS))
         return found and DocumentFacts(
             document_id=found.id,
             vector_store_id=found.vector_store_id,

@@ -17,6 +17,8 @@ _BLOCKS = frozenset(
     | {"summary", "table", "tbody", "tfoot", "thead", "tr", "ul"}
 )
 _CELLS = frozenset({"td", "th"})
+# Any other "<" is one.
+_MARKUP = re.compile(r"<[a-zA-Z/!?]")
 _NAME = re.compile(r"</?([a-zA-Z][a-zA-Z0-9:-]{0,40})")
 _END_OR_QUOTE = re.compile(r"[>\"']")
 # Python's reader of numbers refuses those which are too long.
@@ -57,8 +59,8 @@ class _Reader:
         # A letter whose lower case is two characters would put the two out of step.
         lower = lower if len(lower) == len(self.source) else self.source
         while self._at < len(self.source):
-            begin = self.source.find("<", self._at)
-            begin = len(self.source) if begin < 0 else begin
+            found = _MARKUP.search(self.source, self._at)
+            begin = found.start() if found else len(self.source)
             if begin > self._at and not self._skipping:
                 yield _plain(self.source[self._at : begin]).replace("\n", " ")
             self._at = begin
@@ -73,12 +75,8 @@ class _Reader:
         elif match := _NAME.match(source, at):
             self._at = self._tag_end(match.end())
             yield from self._tag(match.group(1).lower(), closes=source[at + 1] == "/", lower=lower)
-        elif source[at + 1 : at + 2] in ("!", "?", "/"):
-            self._at = self._behind(">", at)
         else:
-            self._at = at + 1
-            if not self._skipping:
-                yield "<"
+            self._at = self._behind(">", at)
 
     def _tag(self, name: str, *, closes: bool, lower: str) -> Iterator[str]:
         if closes:

@@ -44,7 +44,7 @@ def _cut(passage: Passage, room: int) -> Passage:
 def _quote(passage: Passage) -> str:
     marks = {
         "title": _line(passage.title),
-        "document_id": passage.document_id,
+        "document_id": _line(passage.document_id),
         "page": "" if passage.page is None else str(passage.page),
         "start_char": str(passage.start_char),
         "end_char": str(passage.end_char),

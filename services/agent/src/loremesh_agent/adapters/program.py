@@ -17,7 +17,7 @@ from loremesh_agent.domain.tool_servers import Program
 
 _MAX_LINE = 2 * 1024 * 1024
 # Of what it may say between two of our messages.
-_MAX_BYTES = 8 * 1024 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
 # Messages which wait for a program that does not read; more than a few means that it never will.
 _WAITING = 64
 _GOODBYE_SECONDS = 1.0

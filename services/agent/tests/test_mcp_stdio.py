@@ -43,7 +43,9 @@ def make(log: Path) -> Make:
         arguments = (str(Path(__file__).parent / "mcp_program.py"), mood, str(log))
         environment = {"GIVEN": SecretStr("value")}
         named = Program(command=sys.executable, arguments=arguments, environment=environment)
-        return NewToolServer(**{"id": "files", "kind": Kind.MCP_STDIO, "program": named, **fields})
+        return NewToolServer(
+            **{"id": "files", "kind": Kind.MCP_STDIO, "program": named, "timeout_seconds": 90.0, **fields}
+        )
 
     return make
 
@@ -51,6 +53,7 @@ def make(log: Path) -> Make:
 @pytest.fixture
 async def programs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[McpPrograms]:
     monkeypatch.setattr(mcp_stdio, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(mcp_stdio, "_START_SECONDS", 90.0)
     monkeypatch.setattr(program, "_GOODBYE_SECONDS", 0.5)
     programs, stop = McpPrograms(), asyncio.Event()
     async with background() as group:

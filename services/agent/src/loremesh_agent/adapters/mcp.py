@@ -60,8 +60,18 @@ async def open_session(streams: TransportStreams, **options: Any) -> AsyncIterat
         try:
             await session.discover()
         except (MCPError, RuntimeError, ValueError):
-            await session.initialize()
+            await _initialize(session)
         yield session
+
+
+async def _initialize(session: ClientSession) -> None:
+    try:
+        await session.initialize()
+    except MCPError as error:
+        if error.code != types.UNSUPPORTED_PROTOCOL_VERSION:
+            raise
+        # It started slowly: it has read, after all, the question that was not waited for, and keeps to that protocol.
+        await session.discover()
 
 
 async def list_tools(session: ClientSession, server: NewToolServer) -> list[Described]:

@@ -17,10 +17,12 @@ from loremesh_agent.domain.tool_servers import Program
 
 _MAX_LINE = 2 * 1024 * 1024
 # Of what it may say between two of our messages.
-_MAX_BYTES = 8 * 1024 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
 # Messages which wait for a program that does not read; more than a few means that it never will.
 _WAITING = 64
 _GOODBYE_SECONDS = 1.0
+_REAP_SECONDS = 5.0
+_PIECE = 65_536
 
 
 @dataclass
@@ -117,4 +119,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), _GOODBYE_SECONDS)
+        await asyncio.wait_for(_reap(process), _REAP_SECONDS)
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    # It counts as ended once its output was read to the end, too.
+    if process.stdout is not None:
+        with suppress(OSError):
+            while await process.stdout.read(_PIECE):
+                pass
+    await process.wait()

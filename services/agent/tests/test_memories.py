@@ -315,4 +315,4 @@ async def test_a_model_that_does_not_stop_is_stopped() -> None:
 
 async def test_a_full_memory_breaks_nothing() -> None:
     provider = ScriptedProvider([ModelText(answer(fact("The user moved to Genoa."))), DONE])
-    await learned(provider, Kept(failure=MemoryFull(limit=1)))
+    assert await learned(provider, Kept(failure=MemoryFull(limit=1))) == 0

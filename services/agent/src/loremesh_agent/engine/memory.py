@@ -72,12 +72,14 @@ async def learn(
         ttl_seconds=settings.ttl.total_seconds() if settings.ttl else None,
     )  # fmt: skip
     facts = await extract(exchange, scope, recalled, provider, agent.model, source=source)
+    remembered = 0
     try:
         for fact in facts:
             await memory.remember(fact)
+            remembered += 1
     except ServiceError as error:
         _log.warning("nothing more is learned", reason=error.reason, error=error.message)
-    return len(facts)
+    return remembered
 
 
 async def extract(

@@ -62,7 +62,9 @@ async def test_an_agent_is_made_of_a_file_and_options_go_before_it(
 
 
 async def test_what_get_prints_can_be_changed_and_put_back(mesh: Any, run: Run, tmp_path: Path) -> None:
-    kept = pb.Agent(id="ada", name="Ada", system_prompt="Line\nline: ก :warning: [b]", revision=4, etag="4", temperature=0)
+    kept = pb.Agent(
+        id="ada", name="Ada", system_prompt="Line\nline: ก :warning: [b]", revision=4, etag="4", temperature=0
+    )
     kept.create_time.GetCurrentTime()
     mesh.agents.kept["ada"] = kept
     path = tmp_path / "ada.yaml"

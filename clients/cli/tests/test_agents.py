@@ -15,7 +15,7 @@ from loremesh_cli.main import main
 pytestmark = pytest.mark.unit
 
 Run = Callable[[Sequence[str]], Any]
-FIELDS = {"name": "Ada", "tools": [{"name": "search", "approval": "APPROVAL_POLICY_ALWAYS"}], "top_k_documents": 0}
+FIELDS = {"name": "Ada", "tools": [{"name": "search", "approval": "APPROVAL_POLICY_ALWAYS"}], "topKDocuments": 0}
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ async def test_an_agent_is_made_of_a_file_and_options_go_before_it(
 
 
 async def test_what_get_prints_can_be_changed_and_put_back(mesh: Any, run: Run, tmp_path: Path) -> None:
-    kept = pb.Agent(id="ada", name="Ada", system_prompt="Line\nline: ก", revision=4, etag="4", temperature=0)
+    kept = pb.Agent(
+        id="ada", name="Ada", system_prompt="Line\nline: ก :warning: [b]", revision=4, etag="4", temperature=0
+    )
     kept.create_time.GetCurrentTime()
     mesh.agents.kept["ada"] = kept
     path = tmp_path / "ada.yaml"
@@ -71,7 +73,7 @@ async def test_what_get_prints_can_be_changed_and_put_back(mesh: Any, run: Run, 
     assert (status, out) == (0, "ada, revision 2\n")
     (asked,) = mesh.agents.updates
     assert list(asked.update_mask.paths) == ["name", "system_prompt", "temperature"]
-    assert asked.agent == pb.Agent(id="ada", system_prompt="Line\nline: ก", etag="4", temperature=0)
+    assert asked.agent == pb.Agent(id="ada", system_prompt="Line\nline: ก :warning: [b]", etag="4", temperature=0)
 
 
 async def test_agents_and_revisions_are_listed(mesh: Any, run: Run) -> None:

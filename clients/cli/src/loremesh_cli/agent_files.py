@@ -13,6 +13,8 @@ from loremesh.agent.v1 import agent_pb2 as pb
 
 from loremesh_cli.errors import UsageError
 
+# JSON may also be written in camel case.
+_NAMES = {field.json_name: field.name for field in pb.Agent.DESCRIPTOR.fields}
 _OUTPUT_ONLY = ("revision", "create_time", "update_time")
 
 
@@ -26,7 +28,8 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}", reason="FILE_INVALID") from error
     if not isinstance(fields, dict):
         raise UsageError(f"{path} must hold the fields of an agent", reason="FILE_INVALID")
-    return {str(name): value for name, value in fields.items() if name not in _OUTPUT_ONLY}
+    named = {_NAMES.get(name, str(name)): value for name, value in fields.items()}
+    return {name: value for name, value in named.items() if name not in _OUTPUT_ONLY}
 
 
 def parse(fields: Mapping[str, Any]) -> pb.Agent:

@@ -73,7 +73,7 @@ def get(
     found = _run(lambda mesh: mesh.agents.GetAgent(request, timeout=client.UNARY_SECONDS), url=url)
     output = Output(as_json=as_json)
     output.result(found)
-    output.say(agent_files.show(found))
+    output.console.print(agent_files.show(found), markup=False, emoji=False, soft_wrap=True)
 
 
 @app.command()

@@ -34,9 +34,7 @@ from loremesh_agent.ports import (
     ModelText,
     ModelToolCall,
 )
-from pydantic import SecretStr
-
-from .doubles.dialects import (
+from loremesh_agent.testing.dialects import (
     FILTERED,
     LENGTH,
     STOP,
@@ -53,7 +51,8 @@ from .doubles.dialects import (
     Thought,
     answer,
 )
-from .doubles.http import Cut, ProviderDouble, Reply, Step, Wait, provider_double, sse
+from loremesh_agent.testing.http import Cut, ProviderDouble, Reply, Step, Wait, provider_double, sse
+from pydantic import SecretStr
 
 pytestmark = pytest.mark.conformance
 

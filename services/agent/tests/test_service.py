@@ -13,14 +13,13 @@ from loremesh.ingestion.v1 import document_pb2, document_pb2_grpc
 from loremesh.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from loremesh_agent.main import wire
 from loremesh_agent.settings import AgentSettings
+from loremesh_agent.testing.dialects import OpenAI, Text
+from loremesh_agent.testing.http import Wait, provider_double
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import Code, ServiceError
 from loremesh_kit.server import Servicer, Wired, serve
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, caller, serving
-
-from .doubles.dialects import OpenAI, Text
-from .doubles.http import Wait, provider_double
 
 pytestmark = pytest.mark.steelthread
 

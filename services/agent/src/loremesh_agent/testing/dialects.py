@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .http import sse
+from loremesh_agent.testing.http import sse
 
 # How an answer may end, in OpenAI's words.
 STOP, LENGTH, TOOL_CALLS, FILTERED = "stop", "length", "tool_calls", "content_filter"
@@ -76,9 +76,10 @@ def answer(dialect: Dialect, *texts: str, finish: str = STOP) -> list[bytes]:
 
 
 class OpenAI:
-    """Chat completions; `counts_reasoning` tells how much was thought."""
+    """Chat completions."""
 
     def begin(self, *said: Said) -> list[bytes]:
+        """See Dialect."""
         index = -1
         events = [self._delta({"role": "assistant", "content": ""})]
         for each in said:
@@ -99,6 +100,7 @@ class OpenAI:
         return events
 
     def end(self, finish: str = STOP, counts: Counts | None = None) -> list[bytes]:
+        """See Dialect."""
         usage = {}
         if counts:
             usage = {
@@ -112,6 +114,7 @@ class OpenAI:
         return [self._delta({}, finish), *told, sse(b"[DONE]")]
 
     def error(self) -> bytes:
+        """See Dialect."""
         return sse({"error": {"message": "canary-provider-words", "type": "server_error", "code": 500}})
 
     _ENVELOPE = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}  # noqa: RUF012
@@ -128,6 +131,7 @@ class Anthropic:
     """Messages."""
 
     def begin(self, *said: Said) -> list[bytes]:
+        """See Dialect."""
         message = {
             "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
             "stop_sequence": None, "usage": {"input_tokens": 7, "output_tokens": 1},
@@ -140,6 +144,7 @@ class Anthropic:
         return events
 
     def end(self, finish: str = STOP, counts: Counts | None = None) -> list[bytes]:
+        """See Dialect."""
         stop = {STOP: "end_turn", LENGTH: "max_tokens", TOOL_CALLS: "tool_use"}.get(finish, finish)
         usage: dict[str, Any] = {"output_tokens": 5}
         if counts:
@@ -154,6 +159,7 @@ class Anthropic:
         return [_named({"type": "message_delta", "delta": delta, "usage": usage}), _named({"type": "message_stop"})]
 
     def error(self) -> bytes:
+        """See Dialect."""
         error = {"type": "overloaded_error", "message": "canary-provider-words"}
         return _named({"type": "error", "error": error})
 
@@ -180,10 +186,12 @@ class Cohere:
     """Chat, version 2."""
 
     def begin(self, *said: Said) -> list[bytes]:
+        """See Dialect."""
         start = {"id": "1", "type": "message-start", "delta": {"message": {"role": "assistant", "content": []}}}
         return [_named(start), *(event for index, each in enumerate(said) for event in self._events(index, each))]
 
     def end(self, finish: str = STOP, counts: Counts | None = None) -> list[bytes]:
+        """See Dialect."""
         reason = {STOP: "COMPLETE", LENGTH: "MAX_TOKENS", TOOL_CALLS: "TOOL_CALL"}.get(finish, finish)
         delta: dict[str, Any] = {"finish_reason": reason}
         if counts:
@@ -193,6 +201,7 @@ class Cohere:
         return [_named({"type": "message-end", "id": "1", "delta": delta}), sse(b"[DONE]")]
 
     def error(self) -> bytes:
+        """See Dialect."""
         return _named({"type": "message-end", "delta": {"finish_reason": "ERROR", "error": "canary-provider-words"}})
 
     def _events(self, index: int, said: Said) -> list[bytes]:

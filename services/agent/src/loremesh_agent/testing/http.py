@@ -34,6 +34,7 @@ Step = Reply | Wait | Cut | bytes
 
 
 def sse(data: object) -> bytes:
+    """One server-sent event."""
     return b"data: " + (data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()) + b"\n\n"
 
 
@@ -53,6 +54,7 @@ class ProviderDouble:
     url: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer requests on one connection until it breaks."""
         self.connections += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while await self._answer_one(reader, writer):
@@ -110,6 +112,7 @@ class ProviderDouble:
 
 @asynccontextmanager
 async def provider_double() -> AsyncIterator[ProviderDouble]:
+    """A double that listens on a port of its own."""
     double = ProviderDouble()
     connections: set[asyncio.StreamWriter] = set()
 

@@ -13,7 +13,7 @@ from loremesh_agent.adapters.mcp_http import McpHttpServers
 from loremesh_agent.adapters.mcp_stdio import McpPrograms
 from loremesh_agent.adapters.postgres_tool_servers import PostgresToolServers
 from loremesh_agent.adapters.toolbox import FixedToolbox, built_in
-from loremesh_agent.adapters.tools.web_search import Brave, Engine, SearXNG, Tavily
+from loremesh_agent.adapters.tools import web_search
 from loremesh_agent.domain.tool_servers import Kind
 from loremesh_agent.engine.operator_servers import OperatorServers
 from loremesh_agent.engine.tool_checks import ToolChecks
@@ -63,17 +63,10 @@ async def built_in_tools(
         recollection=recollection,
         clock=SystemClock(),
         guard=guard,
-        engine=_search_engine(settings),
+        engine=web_search.chosen(
+            searxng_url=settings.searxng_url,
+            tavily_key=settings.tavily_api_key.get_secret_value(),
+            brave_key=settings.brave_api_key.get_secret_value(),
+        ),
     ) as toolbox:
         yield toolbox
-
-
-def _search_engine(settings: AgentSettings) -> Engine | None:
-    """The first that is configured."""
-    if settings.searxng_url:
-        return SearXNG(url=settings.searxng_url)
-    if key := settings.tavily_api_key.get_secret_value():
-        return Tavily(key=key)
-    if key := settings.brave_api_key.get_secret_value():
-        return Brave(key=key)
-    return None

@@ -306,6 +306,7 @@ class _Parts:
             models=outside.models,
             tools=self._desk,
             quoting=self._quoting,
+            recollection=self._memories,
             group_seconds=settings.group_seconds,
         )
         return Running(means)

@@ -5,8 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from loremesh_kit import identity
-
 from loremesh_agent.domain import loop, prompts, steps
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.budgets import Budget
@@ -18,9 +16,10 @@ from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors, is_relevant
 from loremesh_agent.domain.tools import ToolSpec
 from loremesh_agent.domain.untrusted import NOTICE, remembered
+from loremesh_agent.engine.memory import recall_for, scope_of
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.searching import search
-from loremesh_agent.ports import AgentDirectory, AskedInBackground, PassageIndex, Recollection, Scope, Tools
+from loremesh_agent.ports import AgentDirectory, AskedInBackground, PassageIndex, Recalled, Recollection, Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +33,7 @@ class Prepared:
     # Of the messages, those of the prompt.
     prompt_messages: int
     max_output_tokens: int
+    recalled: tuple[Recalled, ...] = ()
 
 
 class Preparing:
@@ -73,7 +73,8 @@ class Preparing:
             history=history,
             max_output_tokens=question.max_output_tokens,
         )
-        memories = await self._recall(asked, question, agent)
+        recalled = await self._recall(asked, question, agent)
+        memories = [each.content for each in recalled]
         messages = _messages(prompt.messages, question, memories, has_passages=bool(prompt.passages))
         sources = numbered(prompt.passages)
         begun = loop.Begun(
@@ -91,13 +92,16 @@ class Preparing:
             "prompt_messages": len(messages),
             "max_output_tokens": prompt.max_output_tokens,
         }
-        return _prepared(agent, question, state, record)
+        return _prepared(agent, question, state, record, recalled)
 
     async def again(
         self, asked: AskedInBackground, question: Question, record: Kept, journal: Sequence[steps.Step]
     ) -> Prepared:
         """A run as its journal has it, with the agent's revision of then."""
-        agent = await self._agents.get(asked.turn.agent_id, revision=record["agent_revision"])
+        prompt = record["prompt"] or {}
+        agent = await self._agents.get(
+            asked.turn.agent_id, revision=record["agent_revision"], prompt_version=prompt.get("version", 0)
+        )
         state = steps.retold(steps.read_rules(record["rules"]), record["model"], journal)
         return _prepared(agent, question, state, record)
 
@@ -113,19 +117,12 @@ class Preparing:
             fallback_model=limits.fallback_model,
         )
 
-    async def _recall(self, asked: AskedInBackground, question: Question, agent: Agent) -> list[str]:
-        memory = agent.memory
-        if self._recollection is None or memory is None or not memory.recall:
-            return []
-        scope = Scope(
-            user_id=identity.current().principal,
-            agent_id=agent.id,
-            conversation_id=asked.turn.conversation_id or asked.turn.new_conversation_id,
-        )
-        recalled = await self._recollection.recall(
-            question.text, scope=scope, top_k=memory.max_items, words_only=not memory.embeddings
-        )
-        return [each.content for each in recalled]
+    async def _recall(self, asked: AskedInBackground, question: Question, agent: Agent) -> Sequence[Recalled]:
+        if self._recollection is None:
+            return ()
+        conversation_id = asked.turn.conversation_id or asked.turn.new_conversation_id
+        scope = scope_of(agent_id=agent.id, conversation_id=conversation_id)
+        return (await recall_for(question.text, agent=agent, scope=scope, memory=self._recollection)).recalled
 
 
 def _messages(
@@ -142,7 +139,9 @@ def _messages(
     return (PromptMessage("system", told), *rest, replace(last, content=content))
 
 
-def _prepared(agent: Agent, question: Question, state: loop.State, record: Kept) -> Prepared:
+def _prepared(
+    agent: Agent, question: Question, state: loop.State, record: Kept, recalled: Sequence[Recalled] = ()
+) -> Prepared:
     return Prepared(
         agent=agent,
         question=question,
@@ -150,6 +149,7 @@ def _prepared(agent: Agent, question: Question, state: loop.State, record: Kept)
         record=record,
         prompt_messages=record["prompt_messages"],
         max_output_tokens=record["max_output_tokens"],
+        recalled=tuple(recalled),
     )
 
 

@@ -23,6 +23,7 @@ from loremesh_agent.domain.events import (
     Failed,
     FinishReason,
     Incomplete,
+    ModelChanged,
     Payload,
     RunStarted,
     SourcesFound,
@@ -38,7 +39,16 @@ from loremesh_agent.domain.repetition import repeats_itself
 from loremesh_agent.domain.tokens import estimate
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.settling import settle
-from loremesh_agent.ports import FinishedTurn, ModelFinish, ModelProvider, ModelRequest, ModelText, NewTurn, TurnStore
+from loremesh_agent.ports import (
+    FinishedTurn,
+    ModelFinish,
+    ModelProvider,
+    ModelRequest,
+    ModelSwitched,
+    ModelText,
+    NewTurn,
+    TurnStore,
+)
 
 # Left of the caller's time to tell it that the rest was not enough.
 _MARGIN_SECONDS = 0.1
@@ -85,6 +95,7 @@ class Run:
         self._quoting = quoting
         self._keep_seconds = keep_seconds
         self._citations = CitationFilter(sources=len(self._passages))
+        self._model = task.agent.model
         self._pieces: list[str] = []
         # Text that is not told before it is checked; None where it is told as it comes.
         self._held: list[str] | None = None if task.agent.grounding is GroundingPolicy.ANNOTATE else []
@@ -132,6 +143,9 @@ class Run:
                             if wording.ends_at_repetition and repeats_itself(self._so_far()):
                                 finish = ModelFinish(reason=FinishReason.STOP)
                                 break
+                        case ModelSwitched(before=before, after=after, reason=reason):
+                            self._model = after
+                            self._emit(ModelChanged(before, after, reason))
                         case ModelFinish():
                             finish = event
             keeping.cancel()
@@ -144,8 +158,10 @@ class Run:
             messages=prompt.messages,
             max_output_tokens=prompt.max_output_tokens,
             temperature=agent.temperature if temperature is None else temperature,
+            top_p=agent.top_p,
             frequency_penalty=agent.frequency_penalty,
             stop=agent.wording.stop,
+            fallback_models=agent.fallback_models,
         )
 
     async def _keep_along(self) -> None:
@@ -230,7 +246,7 @@ class Run:
             grounded=grounded,
             sources=await self._quoting.without_deleted(sources),
             usage=finish.usage or self._estimated_usage(),
-            model=self._task.agent.model if self._task.prompt else "",
+            model=self._model if self._task.prompt else "",
         )
         whole = finish.reason is FinishReason.STOP
         await self._turns.finish(
@@ -260,7 +276,7 @@ class Run:
         self._emit(Failed(error))
 
     async def _keep_as(self, state: State) -> None:
-        model = self._task.agent.model if self._task.prompt else ""
+        model = self._model if self._task.prompt else ""
         finished = FinishedTurn(content=self._text(), state=state, sources=numbered(self._passages), model=model)
         try:
             await settle(lambda: self._turns.finish(self._task.turn, finished))

@@ -16,15 +16,24 @@ from loremesh_agent.domain import budgets, loop, steps
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.approvals import Approval
 from loremesh_agent.domain.approvals import State as ApprovalState
-from loremesh_agent.domain.conversations import Usage
+from loremesh_agent.domain.conversations import Exchange, Usage
 from loremesh_agent.domain.definitions import LimitPolicy
-from loremesh_agent.domain.events import FinishReason, ModelChanged, Resumed, RunStarted, SourcesFound, UsageTold
+from loremesh_agent.domain.events import (
+    Answer,
+    FinishReason,
+    ModelChanged,
+    Resumed,
+    RunStarted,
+    SourcesFound,
+    UsageTold,
+)
 from loremesh_agent.domain.passages import Passage, Source
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
 from loremesh_agent.domain.tools import CallContext, Effect, Outcome, ToolCall
 from loremesh_agent.engine import concluding, questions, reserving
 from loremesh_agent.engine.block import Block
+from loremesh_agent.engine.memory import learn, scope_of
 from loremesh_agent.engine.preparing import Prepared, Preparing
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.retelling import called, refused, retelling, told
@@ -47,6 +56,7 @@ from loremesh_agent.ports import (
     ModelSwitched,
     ModelText,
     ModelToolCall,
+    Recollection,
     RunWork,
     Tools,
 )
@@ -64,6 +74,7 @@ class Means:
     models: Models
     tools: Tools
     quoting: Quoting
+    recollection: Recollection
     group_seconds: float
 
 
@@ -88,6 +99,22 @@ class Running:
             prepared = await means.preparing.again(asked, question, asked.record, journal)
         run = _Run(job, asked, prepared, means=means, journal=journal)
         await run.go(approvals)
+        if run.answer is not None:
+            await self._learn(asked, prepared, run.answer)
+
+    async def _learn(self, asked: AskedInBackground, prepared: Prepared, answer: Answer) -> None:
+        """What is lost when the worker dies here is no promise: the answer is kept."""
+        turn = asked.turn
+        await learn(
+            Exchange(question=turn.text, answer=answer.text),
+            agent=prepared.agent,
+            scope=scope_of(agent_id=prepared.agent.id, conversation_id=answer.conversation_id),
+            recalled=prepared.recalled,
+            provider=self._means.provider,
+            memory=self._means.recollection,
+            run_id=turn.run_id,
+            message_id=turn.question_id,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +150,8 @@ class _Run:
         self._block: Block | None = None
         self._reserves: dict[int, Usage] = {}
         self._asking: tuple[Step, Block, ModelRequest] | None = None
+        # Once there is a whole one.
+        self.answer: Answer | None = None
 
     async def go(self, approvals: Sequence[Approval]) -> None:
         """Work until it is over or waits; a cancellation is passed on, with what was taken kept."""
@@ -355,6 +384,7 @@ class _Run:
             stop=agent.wording.stop,
             tools=tuple(state.rules.tools.values()),
             response_schema=agent.response_schema,
+            fallback_models=agent.fallback_models,
         )
 
     def _checked(self, call: ToolCall) -> loop.CheckedCall:
@@ -475,6 +505,7 @@ class _Run:
         answer = replace(answer, sources=sources)
         self._telling.add(concluding.terminal(answer, end))
         await self._telling.finish(self._change(), concluding.finished(answer, end))
+        self.answer = answer if end.end is loop.End.COMPLETED else None
 
     def _cut(self) -> str:
         """Let go of what is being done: a limit ended the run. The text that was being written, if there was any."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from loremesh_kit import identity
 
+from loremesh_agent.domain.memories import user_of
 from loremesh_agent.domain.tools import CallContext, Effect, ToolResult, ToolSpec
 from loremesh_agent.errors import MemoryFull, ToolFailed
 from loremesh_agent.ports import Fact, Recollection, Scope
@@ -84,7 +85,7 @@ class Remember:
 
 def scope_of(context: CallContext) -> Scope:
     """The user's with this agent, in the caller's tenant; raises IdentityMissing."""
-    return Scope(user_id=identity.current().principal, agent_id=context.agent_id)
+    return Scope(user_id=user_of(identity.current().principal), agent_id=context.agent_id)
 
 
 def _plain(text: str) -> str:

@@ -221,6 +221,15 @@ def test_a_spent_budget_can_be_granted_again() -> None:
     assert step(state, HumanDecided(approval_id="a", granted=False))[1][0].limit == "steps"
 
 
+def test_calls_that_were_answered_while_a_budget_was_asked_for_are_told_once_it_is_granted() -> None:
+    state, (call,) = says(begun(on_limit=LimitPolicy.ASK), "log")
+    state, _ = step(state, LimitReached("time"))
+    state, _ = step(state, HumanAsked(number=9, approval_id="a", kind=Kind.BUDGET, limit="time"))
+    state, effects = step(state, ToolTold(number=call.number, content="done"))
+    assert effects == ()
+    assert kinds(step(state, HumanDecided(approval_id="a", granted=True))[1]) == ["model"]
+
+
 def test_a_cheaper_model_takes_over_once() -> None:
     state = begun(on_limit=LimitPolicy.FALL_BACK, fallback_model="a/small")
     state, effects = step(state, LimitReached("cost"))

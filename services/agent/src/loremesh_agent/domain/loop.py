@@ -377,7 +377,8 @@ def _limit_decided(state: State, event: HumanDecided) -> State:
     if state.asking:
         still = reached(state.rules.budget, state.spent, grants=grants)
         return state if still is None else _limited(state, still)
-    return state
+    # The last of the calls may have been answered meanwhile.
+    return _round_off(state)
 
 
 def _round_off(state: State) -> State:

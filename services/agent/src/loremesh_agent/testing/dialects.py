@@ -132,7 +132,7 @@ class Anthropic:
 
     def begin(self, *said: Said) -> list[bytes]:
         """See Dialect."""
-        message = {
+        message: dict[str, Any] = {
             "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
             "stop_sequence": None, "usage": {"input_tokens": 7, "output_tokens": 1},
         }  # fmt: skip

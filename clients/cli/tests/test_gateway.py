@@ -10,7 +10,12 @@ from loremesh_cli.mesh.home import repository
 
 pytestmark = pytest.mark.unit
 
-PORTS = {"gateway": 1, "gateway-admin": 2, "ingestion": 3, "embedding": 4, "retrieval": 5, "agent": 6, "edge": 7}
+PORTS = {
+    name: port
+    for port, name in enumerate(
+        ("gateway", "gateway-admin", "ingestion", "embedding", "retrieval", "agent", "edge", "edge-websocket"), 1
+    )
+}
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,17 @@ async def test_what_is_fine_passes(start_echo, arity):
 # errors
 
 
+@pytest.mark.parametrize("arity", ["Unary", "ServerStream"])
+async def test_what_is_no_message_is_refused_like_any_other_bad_request(start_echo, arity):
+    async with start_echo() as echo:
+        call = echo.channel.unary_unary if arity == "Unary" else echo.channel.unary_stream
+        asked = call(echo.method(arity))(b"\x0a\x01\xff", timeout=5, metadata=echo.as_caller)
+        with pytest.raises(aio.AioRpcError) as raised:
+            await (asked if arity == "Unary" else anext(aiter(asked)))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(raised.value) == "INVALID_FIELD"
+
+
 async def test_a_service_error_is_told_in_full(start_echo, arity):
     failure = AgentNotFound(
         "No agent has this id.",

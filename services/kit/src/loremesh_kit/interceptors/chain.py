@@ -9,12 +9,16 @@ from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
+from loremesh_kit.errors import InvalidField
 from loremesh_kit.identity import REQUEST_ID_HEADER
 
 _PLUMBING = ("/grpc.health.v1.", "/grpc.reflection.")
+# Stands for a request that is none.
+_UNREADABLE = Empty()
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 Proceed = Callable[[], Awaitable[Any]]
@@ -46,6 +50,24 @@ class Call:
     def client_streams(self) -> bool:
         """Whether `request` is an iterator."""
         return not isinstance(self.request, Message)
+
+
+def _unless_unreadable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """What cannot be read is refused where all requests are, and is no fault of ours."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _check(call: Call) -> None:
+    if call.request is _UNREADABLE:
+        message = "The request cannot be read: a text in it is no UTF-8, or it nests too deep."
+        raise InvalidField(message)
 
 
 class Interceptor(Protocol):
@@ -80,8 +102,9 @@ class Chain(aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> RpcHandler:
+        read = handler.request_deserializer
         codecs = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": read if handler.request_streaming else _unless_unreadable(read),
             "response_serializer": _unless_serialized(handler.response_serializer),
         }
         match handler.request_streaming, handler.response_streaming:
@@ -103,6 +126,7 @@ class Chain(aio.ServerInterceptor):
             call = Call(method=method, kind=kind, request=request, context=context)
 
             async def innermost() -> Any:
+                _check(call)
                 response = await behaviour(call.request, context)
                 _observe(call, response)
                 return response
@@ -118,6 +142,7 @@ class Chain(aio.ServerInterceptor):
             call = Call(method=method, kind=kind, request=request, context=context)
 
             async def innermost() -> None:
+                _check(call)
                 responses = behaviour(call.request, context)
                 if isawaitable(responses):
                     await responses

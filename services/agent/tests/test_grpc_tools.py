@@ -60,6 +60,7 @@ class Double(ToolServiceServicer):
     left: float = 0.0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     server: Any = None
+    dying: asyncio.Task[None] | None = None
     address: str = ""
 
     async def DescribeTools(self, request: Any, context: Any) -> pb.DescribeToolsResponse:  # noqa: N802
@@ -79,7 +80,9 @@ class Double(ToolServiceServicer):
                 finally:
                     self.cancelled.set()
             case "dies":
-                await self.server.stop(None)
+                # By a task of its own: this one is cancelled by it.
+                self.dying = asyncio.create_task(self.server.stop(None))
+                await asyncio.sleep(600)
             case "floods":
                 return pb.CallToolResponse(content="x" * 20_000_000)
             case "is long":
@@ -96,7 +99,7 @@ async def double() -> AsyncIterator[Double]:
     double.server, double.address = server, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     yield double
-    await server.stop(None)
+    await (double.dying or server.stop(None))
 
 
 def server(double: Double, **fields: Any) -> NewToolServer:

@@ -3,17 +3,13 @@
 import asyncio
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 
+from loremesh_agent.domain.addresses import is_public
 from loremesh_agent.errors import AddressForbidden, ToolServerInvalid
 
 _RESOLVE_SECONDS = 5.0
 _LAST_PORT = 65_535
-# Everything else is local, reserved, or an IPv4 address in other clothes.
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
-# A cloud's own, and the way from IPv4 to IPv6 and back.
-_INNER = (IPv4Network("168.63.129.16/32"), IPv4Network("192.88.99.0/24"))
-_DISGUISES = (IPv6Network("2002::/16"), IPv6Network("2001::/23"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +45,9 @@ class ToolHosts:
         except (OSError, UnicodeError, TimeoutError) as error:
             raise ToolServerInvalid("The host has no address.", field="tool_server.address") from error
         addresses = [str(each[4][0]) for each in found]
-        if not self.lists(host, port) and not all(map(is_public, addresses)):
+        if not self.lists(host, port) and not all(is_public(ip_address(each)) for each in addresses):
             raise AddressForbidden(host)
         return [str(each[4][0]) for each in found if each[0] == found[0][0]]
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's; nothing that a network might hand to a host of its own."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    if parsed.is_multicast or not parsed.is_global:
-        return False
-    match parsed:
-        case IPv4Address():
-            return not any(parsed in each for each in _INNER)
-        case IPv6Address():
-            return parsed in _GLOBAL_UNICAST and not any(parsed in each for each in _DISGUISES)
 
 
 def is_port(text: str) -> bool:

@@ -5,18 +5,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from loremesh_kit.errors import FieldViolation, ServiceError
 
 from loremesh_agent.domain.definitions import AgentDefinition, LimitPolicy
+from loremesh_agent.domain.schemas import check_schema
 from loremesh_agent.errors import AgentInvalid, SchemaInvalid, ToolUnknown
 
 MAX_SCHEMA_BYTES = 32_768
 # Protobuf itself reads some 30 levels.
 MAX_SCHEMA_DEPTH = 24
-_MAX_PROBLEM_CHARS = 300
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +55,13 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
         return f"it has {size} bytes, more than {MAX_SCHEMA_BYTES}."
     if _depth(schema) > MAX_SCHEMA_DEPTH:
         return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels."
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return f"at {error.json_path}: {error.message}"[:_MAX_PROBLEM_CHARS]
     if schema.get("type") != "object":
         return "its type must be object."
-    unknown = next((each for each in _references(schema) if not _leads_somewhere(each, schema)), None)
-    return None if unknown is None else f"{unknown[:_MAX_PROBLEM_CHARS]!r} is not a part of the schema itself."
+    try:
+        check_schema(schema, field="response_schema")
+    except SchemaInvalid as invalid:
+        return invalid.metadata["problem"]
+    return None
 
 
 def _tool_faults(definition: AgentDefinition, tools: Collection[str]) -> Iterator[Fault]:
@@ -109,30 +105,3 @@ def _children(value: object) -> Collection[Any]:
         case list():
             return value
     return ()
-
-
-def _references(value: object) -> Iterator[str]:
-    level = [value]
-    while level:
-        for each in level:
-            if isinstance(each, Mapping):
-                yield from (each[name] for name in _REFERENCES if isinstance(each.get(name), str))
-        level = [child for each in level for child in _children(each)]
-
-
-def _leads_somewhere(reference: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a reference is a JSON pointer into the schema: what else there is would have to be fetched."""
-    if reference == "#":
-        return True
-    if not reference.startswith("#/"):
-        return False
-    place: Any = schema
-    for step in reference[2:].split("/"):
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
-            place = place[int(key)]
-        elif isinstance(place, Mapping) and key in place:
-            place = place[key]
-        else:
-            return False
-    return True

@@ -493,6 +493,7 @@ class Limits(_message.Message):
     MAX_TIME_FIELD_NUMBER: _builtins.int
     ON_LIMIT_FIELD_NUMBER: _builtins.int
     FALLBACK_MODEL_FIELD_NUMBER: _builtins.int
+    MAX_RPM_FIELD_NUMBER: _builtins.int
     max_steps: _builtins.int
     """Times the model is asked at most, up to 100."""
     max_tokens: _builtins.int
@@ -505,6 +506,10 @@ class Limits(_message.Message):
     """What happens at a limit."""
     fallback_model: _builtins.str
     """The model that takes over with FALL_BACK, as `provider/model`."""
+    max_rpm: _builtins.int
+    """Times the model is asked in a minute at most, by all of the tenant's runs of this agent together; zero means without
+    limit of its own.
+    """
     @_builtins.property
     def max_time(self) -> _duration_pb2.Duration:
         """Time at work at most; waiting for a human does not count."""
@@ -519,10 +524,11 @@ class Limits(_message.Message):
         max_time: _duration_pb2.Duration | None = ...,
         on_limit: Global___LimitPolicy.ValueType = ...,
         fallback_model: _builtins.str = ...,
+        max_rpm: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_time", b"max_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_model", b"fallback_model", "max_cost_micros", b"max_cost_micros", "max_steps", b"max_steps", "max_time", b"max_time", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls", "on_limit", b"on_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_model", b"fallback_model", "max_cost_micros", b"max_cost_micros", "max_rpm", b"max_rpm", "max_steps", b"max_steps", "max_time", b"max_time", "max_tokens", b"max_tokens", "max_tool_calls", b"max_tool_calls", "on_limit", b"on_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -912,6 +918,84 @@ class RollbackAgentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollbackAgentRequest: _TypeAlias = RollbackAgentRequest  # noqa: Y015
+
+@_typing.final
+class ValidateAgentRequest(_message.Message):
+    """Asks what is wrong with an agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> Global___Agent:
+        """The agent."""
+
+    def __init__(
+        self,
+        *,
+        agent: Global___Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateAgentRequest: _TypeAlias = ValidateAgentRequest  # noqa: Y015
+
+@_typing.final
+class ValidateAgentResponse(_message.Message):
+    """What is wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentViolation]:
+        """Every fault there is."""
+
+    def __init__(
+        self,
+        *,
+        violations: _abc.Iterable[Global___AgentViolation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateAgentResponse: _TypeAlias = ValidateAgentResponse  # noqa: Y015
+
+@_typing.final
+class AgentViolation(_message.Message):
+    """A fault of an agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field."""
+    description: _builtins.str
+    """What is wrong, in a sentence."""
+    reason: _builtins.str
+    """Name of an ErrorReason value without its prefix."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        description: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentViolation: _TypeAlias = AgentViolation  # noqa: Y015
 
 @_typing.final
 class ListToolsRequest(_message.Message):

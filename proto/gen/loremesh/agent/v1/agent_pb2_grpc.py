@@ -70,6 +70,11 @@ class AgentServiceStub:
                 request_serializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.RollbackAgentRequest.SerializeToString,
                 response_deserializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.Agent.FromString,
                 _registered_method=True)
+        self.ValidateAgent = channel.unary_unary(
+                '/loremesh.agent.v1.AgentService/ValidateAgent',
+                request_serializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentRequest.SerializeToString,
+                response_deserializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentResponse.FromString,
+                _registered_method=True)
         self.ListTools = channel.unary_unary(
                 '/loremesh.agent.v1.AgentService/ListTools',
                 request_serializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.ListToolsRequest.SerializeToString,
@@ -143,6 +148,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateAgent(self, request, context):
+        """Says what is wrong with an agent, without keeping it; an empty list where nothing is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTools(self, request, context):
         """Lists the tools which agents may be given.
         """
@@ -194,6 +206,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RollbackAgent,
                     request_deserializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.RollbackAgentRequest.FromString,
                     response_serializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'ValidateAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateAgent,
+                    request_deserializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentRequest.FromString,
+                    response_serializer=loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentResponse.SerializeToString,
             ),
             'ListTools': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTools,
@@ -396,6 +413,33 @@ class AgentService:
             '/loremesh.agent.v1.AgentService/RollbackAgent',
             loremesh_dot_agent_dot_v1_dot_agent__pb2.RollbackAgentRequest.SerializeToString,
             loremesh_dot_agent_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.agent.v1.AgentService/ValidateAgent',
+            loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentRequest.SerializeToString,
+            loremesh_dot_agent_dot_v1_dot_agent__pb2.ValidateAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,8 @@ class AgentServiceStub:
     built-in. Reasons: AGENT_NOT_FOUND,
     AGENT_REVISION_NOT_FOUND, ETAG_MISMATCH, and those of CreateAgent where what it needs is gone.
     """
+    ValidateAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ValidateAgentRequest, _agent_pb2.ValidateAgentResponse]
+    """Says what is wrong with an agent, without keeping it; an empty list where nothing is."""
     ListTools: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListToolsRequest, _agent_pb2.ListToolsResponse]
     """Lists the tools which agents may be given."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListProvidersRequest, _agent_pb2.ListProvidersResponse]
@@ -117,6 +119,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         built-in. Reasons: AGENT_NOT_FOUND,
         AGENT_REVISION_NOT_FOUND, ETAG_MISMATCH, and those of CreateAgent where what it needs is gone.
         """
+
+    @_abc_1.abstractmethod
+    def ValidateAgent(
+        self,
+        request: _agent_pb2.ValidateAgentRequest,
+        context: _aio.ServicerContext[_agent_pb2.ValidateAgentRequest, _abc.Awaitable[_agent_pb2.ValidateAgentResponse]],
+    ) -> _abc.Awaitable[_agent_pb2.ValidateAgentResponse]:
+        """Says what is wrong with an agent, without keeping it; an empty list where nothing is."""
 
     @_abc_1.abstractmethod
     def ListTools(

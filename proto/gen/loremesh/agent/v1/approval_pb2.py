@@ -30,7 +30,7 @@ from loremesh.agent.v1 import agent_pb2 as loremesh_dot_agent_dot_v1_dot_agent__
 from loremesh.agent.v1 import chat_pb2 as loremesh_dot_agent_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n loremesh/agent/v1/approval.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dloremesh/agent/v1/agent.proto\x1a\x1cloremesh/agent/v1/chat.proto\"\x81\x05\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.loremesh.agent.v1.ApprovalKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ApprovalState\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x06 \x01(\t\x12\x11\n\ttool_name\x18\x07 \x01(\t\x12/\n\targuments\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x15\n\x08question\x18\t \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremind_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rescalate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\ton_expiry\x18\x0e \x01(\x0e\x32\x1f.loremesh.agent.v1.ExpiryPolicy\x12/\n\x0b\x64\x65\x63ide_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndecided_by\x18\x10 \x01(\t\x12\x14\n\x07\x63omment\x18\x11 \x01(\tB\x03\x80\x01\x01\x12\x13\n\x06\x61nswer\x18\x12 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04\x65tag\x18\x13 \x01(\t\"\xa8\x01\n\rApprovalEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x1b.loremesh.agent.v1.ApprovalH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.loremesh.agent.v1.HeartbeatH\x00\x42\t\n\x07payload\"\xa7\x01\n\x14ListApprovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x39\n\x05state\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ApprovalStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06run_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"`\n\x15ListApprovalsResponse\x12.\n\tapprovals\x18\x01 \x03(\x0b\x32\x1b.loremesh.agent.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12GetApprovalRequest\x12\x1e\n\x0b\x61pproval_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"0\n\x15WatchApprovalsRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xf6\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x1e\n\x0b\x61pproval_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x1b.loremesh.agent.v1.DecisionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12/\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x1c\n\x06\x61nswer\x18\x04 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04\x18\x80\xfa\x01\x12\x1c\n\x07\x63omment\x18\x05 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\x12\x15\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@*\x9a\x01\n\x0c\x41pprovalKind\x12\x1d\n\x19\x41PPROVAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_KIND_TOOL_CALL\x10\x01\x12\x1a\n\x16\x41PPROVAL_KIND_QUESTION\x10\x02\x12\x18\n\x14\x41PPROVAL_KIND_BUDGET\x10\x03\x12\x18\n\x14\x41PPROVAL_KIND_REVIEW\x10\x04*\xda\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATE_ANSWERED\x10\x04\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x05\x12\x1c\n\x18\x41PPROVAL_STATE_CANCELLED\x10\x06*b\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02\x12\x13\n\x0f\x44\x45\x43ISION_ANSWER\x10\x03\x32\x9a\x04\n\x0f\x41pprovalService\x12}\n\rListApprovals\x12\'.loremesh.agent.v1.ListApprovalsRequest\x1a(.loremesh.agent.v1.ListApprovalsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/approvals\x12z\n\x0bGetApproval\x12%.loremesh.agent.v1.GetApprovalRequest\x1a\x1b.loremesh.agent.v1.Approval\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/approvals/{approval_id}\x12\x7f\n\x0eWatchApprovals\x12(.loremesh.agent.v1.WatchApprovalsRequest\x1a .loremesh.agent.v1.ApprovalEvent\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/approvals:watch0\x01\x12\x8a\x01\n\x0e\x44\x65\x63ideApproval\x12(.loremesh.agent.v1.DecideApprovalRequest\x1a\x1b.loremesh.agent.v1.Approval\"1\x82\xd3\xe4\x93\x02+\"&/api/v1/approvals/{approval_id}/decide:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n loremesh/agent/v1/approval.proto\x12\x11loremesh.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dloremesh/agent/v1/agent.proto\x1a\x1cloremesh/agent/v1/chat.proto\"\xd0\x05\n\x08\x41pproval\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.loremesh.agent.v1.ApprovalKind\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ApprovalState\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x06 \x01(\t\x12\x11\n\ttool_name\x18\x07 \x01(\t\x12/\n\targuments\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x15\n\x08question\x18\t \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bremind_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rescalate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\ton_expiry\x18\x0e \x01(\x0e\x32\x1f.loremesh.agent.v1.ExpiryPolicy\x12/\n\x0b\x64\x65\x63ide_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndecided_by\x18\x10 \x01(\t\x12\x14\n\x07\x63omment\x18\x11 \x01(\tB\x03\x80\x01\x01\x12\x13\n\x06\x61nswer\x18\x12 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04\x65tag\x18\x13 \x01(\t\x12\x13\n\x0broot_run_id\x18\x14 \x01(\t\x12\x11\n\ttask_name\x18\x15 \x01(\t\x12\x10\n\x08\x61ssignee\x18\x16 \x01(\t\x12\x13\n\x06output\x18\x17 \x01(\tB\x03\x80\x01\x01\"\xa8\x01\n\rApprovalEvent\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x1b.loremesh.agent.v1.ApprovalH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.loremesh.agent.v1.HeartbeatH\x00\x42\t\n\x07payload\"\xc3\x01\n\x14ListApprovalsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x39\n\x05state\x18\x03 \x01(\x0e\x32 .loremesh.agent.v1.ApprovalStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06run_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1a\n\x08\x61ssignee\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"`\n\x15ListApprovalsResponse\x12.\n\tapprovals\x18\x01 \x03(\x0b\x32\x1b.loremesh.agent.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12GetApprovalRequest\x12\x1e\n\x0b\x61pproval_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"0\n\x15WatchApprovalsRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xf6\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x1e\n\x0b\x61pproval_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x1b.loremesh.agent.v1.DecisionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12/\n\targuments\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x1c\n\x06\x61nswer\x18\x04 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04\x18\x80\xfa\x01\x12\x1c\n\x07\x63omment\x18\x05 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\xa0\x1f\x12\x15\n\x04\x65tag\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18@\"l\n\x17ReassignApprovalRequest\x12\x1e\n\x0b\x61pproval_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1a\n\x08\x61ssignee\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@*\xb4\x01\n\x0c\x41pprovalKind\x12\x1d\n\x19\x41PPROVAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41PPROVAL_KIND_TOOL_CALL\x10\x01\x12\x1a\n\x16\x41PPROVAL_KIND_QUESTION\x10\x02\x12\x18\n\x14\x41PPROVAL_KIND_BUDGET\x10\x03\x12\x18\n\x14\x41PPROVAL_KIND_REVIEW\x10\x04\x12\x18\n\x14\x41PPROVAL_KIND_OUTPUT\x10\x05*\xda\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1b\n\x17\x41PPROVAL_STATE_ANSWERED\x10\x04\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x05\x12\x1c\n\x18\x41PPROVAL_STATE_CANCELLED\x10\x06*b\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02\x12\x13\n\x0f\x44\x45\x43ISION_ANSWER\x10\x03\x32\xad\x05\n\x0f\x41pprovalService\x12}\n\rListApprovals\x12\'.loremesh.agent.v1.ListApprovalsRequest\x1a(.loremesh.agent.v1.ListApprovalsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/approvals\x12z\n\x0bGetApproval\x12%.loremesh.agent.v1.GetApprovalRequest\x1a\x1b.loremesh.agent.v1.Approval\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/approvals/{approval_id}\x12\x7f\n\x0eWatchApprovals\x12(.loremesh.agent.v1.WatchApprovalsRequest\x1a .loremesh.agent.v1.ApprovalEvent\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/approvals:watch0\x01\x12\x8a\x01\n\x0e\x44\x65\x63ideApproval\x12(.loremesh.agent.v1.DecideApprovalRequest\x1a\x1b.loremesh.agent.v1.Approval\"1\x82\xd3\xe4\x93\x02+\"&/api/v1/approvals/{approval_id}/decide:\x01*\x12\x90\x01\n\x10ReassignApproval\x12*.loremesh.agent.v1.ReassignApprovalRequest\x1a\x1b.loremesh.agent.v1.Approval\"3\x82\xd3\xe4\x93\x02-\"(/api/v1/approvals/{approval_id}/reassign:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVAL'].fields_by_name['comment']._serialized_options = b'\200\001\001'
   _globals['_APPROVAL'].fields_by_name['answer']._loaded_options = None
   _globals['_APPROVAL'].fields_by_name['answer']._serialized_options = b'\200\001\001'
+  _globals['_APPROVAL'].fields_by_name['output']._loaded_options = None
+  _globals['_APPROVAL'].fields_by_name['output']._serialized_options = b'\200\001\001'
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -53,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_LISTAPPROVALSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTAPPROVALSREQUEST'].fields_by_name['assignee']._loaded_options = None
+  _globals['_LISTAPPROVALSREQUEST'].fields_by_name['assignee']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_GETAPPROVALREQUEST'].fields_by_name['approval_id']._loaded_options = None
   _globals['_GETAPPROVALREQUEST'].fields_by_name['approval_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_WATCHAPPROVALSREQUEST'].fields_by_name['run_id']._loaded_options = None
@@ -69,6 +73,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['comment']._serialized_options = b'\200\001\001\272H\005r\003\030\240\037'
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_DECIDEAPPROVALREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['approval_id']._loaded_options = None
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['approval_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['assignee']._loaded_options = None
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['assignee']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_REASSIGNAPPROVALREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_APPROVALSERVICE'].methods_by_name['ListApprovals']._loaded_options = None
   _globals['_APPROVALSERVICE'].methods_by_name['ListApprovals']._serialized_options = b'\202\323\344\223\002\023\022\021/api/v1/approvals'
   _globals['_APPROVALSERVICE'].methods_by_name['GetApproval']._loaded_options = None
@@ -77,26 +87,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVALSERVICE'].methods_by_name['WatchApprovals']._serialized_options = b'\202\323\344\223\002\031\022\027/api/v1/approvals:watch'
   _globals['_APPROVALSERVICE'].methods_by_name['DecideApproval']._loaded_options = None
   _globals['_APPROVALSERVICE'].methods_by_name['DecideApproval']._serialized_options = b'\202\323\344\223\002+\"&/api/v1/approvals/{approval_id}/decide:\001*'
-  _globals['_APPROVALKIND']._serialized_start=1675
-  _globals['_APPROVALKIND']._serialized_end=1829
-  _globals['_APPROVALSTATE']._serialized_start=1832
-  _globals['_APPROVALSTATE']._serialized_end=2050
-  _globals['_DECISION']._serialized_start=2052
-  _globals['_DECISION']._serialized_end=2150
+  _globals['_APPROVALSERVICE'].methods_by_name['ReassignApproval']._loaded_options = None
+  _globals['_APPROVALSERVICE'].methods_by_name['ReassignApproval']._serialized_options = b'\202\323\344\223\002-\"(/api/v1/approvals/{approval_id}/reassign:\001*'
+  _globals['_APPROVALKIND']._serialized_start=1892
+  _globals['_APPROVALKIND']._serialized_end=2072
+  _globals['_APPROVALSTATE']._serialized_start=2075
+  _globals['_APPROVALSTATE']._serialized_end=2293
+  _globals['_DECISION']._serialized_start=2295
+  _globals['_DECISION']._serialized_end=2393
   _globals['_APPROVAL']._serialized_start=239
-  _globals['_APPROVAL']._serialized_end=880
-  _globals['_APPROVALEVENT']._serialized_start=883
-  _globals['_APPROVALEVENT']._serialized_end=1051
-  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1054
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1221
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1223
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1319
-  _globals['_GETAPPROVALREQUEST']._serialized_start=1321
-  _globals['_GETAPPROVALREQUEST']._serialized_end=1373
-  _globals['_WATCHAPPROVALSREQUEST']._serialized_start=1375
-  _globals['_WATCHAPPROVALSREQUEST']._serialized_end=1423
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1426
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1672
-  _globals['_APPROVALSERVICE']._serialized_start=2153
-  _globals['_APPROVALSERVICE']._serialized_end=2691
+  _globals['_APPROVAL']._serialized_end=959
+  _globals['_APPROVALEVENT']._serialized_start=962
+  _globals['_APPROVALEVENT']._serialized_end=1130
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=1133
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=1328
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1330
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1426
+  _globals['_GETAPPROVALREQUEST']._serialized_start=1428
+  _globals['_GETAPPROVALREQUEST']._serialized_end=1480
+  _globals['_WATCHAPPROVALSREQUEST']._serialized_start=1482
+  _globals['_WATCHAPPROVALSREQUEST']._serialized_end=1530
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1533
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1779
+  _globals['_REASSIGNAPPROVALREQUEST']._serialized_start=1781
+  _globals['_REASSIGNAPPROVALREQUEST']._serialized_end=1889
+  _globals['_APPROVALSERVICE']._serialized_start=2396
+  _globals['_APPROVALSERVICE']._serialized_end=3081
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,10 @@ class _ApprovalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Approval
     """A call that changes something was begun and nobody knows how it ended. APPROVE calls it again, ANSWER says what its
     result was, DENY goes on as though it had failed.
     """
+    APPROVAL_KIND_OUTPUT: _ApprovalKind.ValueType  # 5
+    """Is this output of a task good? APPROVE takes it, DENY with a comment sends it back to the agent, ANSWER puts another
+    in its place.
+    """
 
 class ApprovalKind(_ApprovalKind, metaclass=_ApprovalKindEnumTypeWrapper):
     """What is asked."""
@@ -56,6 +60,10 @@ APPROVAL_KIND_BUDGET: ApprovalKind.ValueType  # 3
 APPROVAL_KIND_REVIEW: ApprovalKind.ValueType  # 4
 """A call that changes something was begun and nobody knows how it ended. APPROVE calls it again, ANSWER says what its
 result was, DENY goes on as though it had failed.
+"""
+APPROVAL_KIND_OUTPUT: ApprovalKind.ValueType  # 5
+"""Is this output of a task good? APPROVE takes it, DENY with a comment sends it back to the agent, ANSWER puts another
+in its place.
 """
 Global___ApprovalKind: _TypeAlias = ApprovalKind  # noqa: Y015
 
@@ -152,6 +160,10 @@ class Approval(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ROOT_RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_NAME_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id."""
     kind: Global___ApprovalKind.ValueType
@@ -178,6 +190,14 @@ class Approval(_message.Message):
     """Their answer."""
     etag: _builtins.str
     """Changes with every change; send it back to decide only what was read."""
+    root_run_id: _builtins.str
+    """The run of a crew or flow that it belongs to; empty for chats."""
+    task_name: _builtins.str
+    """What the task is called there; empty for chats."""
+    assignee: _builtins.str
+    """Who is asked, as a name or an address for people; empty means anyone."""
+    output: _builtins.str
+    """What is to be accepted; with OUTPUT only."""
     @_builtins.property
     def arguments(self) -> _struct_pb2.Struct:
         """The exact arguments."""
@@ -224,10 +244,14 @@ class Approval(_message.Message):
         comment: _builtins.str = ...,
         answer: _builtins.str = ...,
         etag: _builtins.str = ...,
+        root_run_id: _builtins.str = ...,
+        task_name: _builtins.str = ...,
+        assignee: _builtins.str = ...,
+        output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create_time", b"create_time", "decide_time", b"decide_time", "due_time", b"due_time", "escalate_time", b"escalate_time", "remind_time", b"remind_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answer", b"answer", "arguments", b"arguments", "comment", b"comment", "conversation_id", b"conversation_id", "create_time", b"create_time", "decide_time", b"decide_time", "decided_by", b"decided_by", "due_time", b"due_time", "escalate_time", b"escalate_time", "etag", b"etag", "id", b"id", "kind", b"kind", "on_expiry", b"on_expiry", "question", b"question", "remind_time", b"remind_time", "run_id", b"run_id", "state", b"state", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "answer", b"answer", "arguments", b"arguments", "assignee", b"assignee", "comment", b"comment", "conversation_id", b"conversation_id", "create_time", b"create_time", "decide_time", b"decide_time", "decided_by", b"decided_by", "due_time", b"due_time", "escalate_time", b"escalate_time", "etag", b"etag", "id", b"id", "kind", b"kind", "on_expiry", b"on_expiry", "output", b"output", "question", b"question", "remind_time", b"remind_time", "root_run_id", b"root_run_id", "run_id", b"run_id", "state", b"state", "task_name", b"task_name", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,6 +305,7 @@ class ListApprovalsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many, 1 to 1,000; zero means 50."""
     page_token: _builtins.str
@@ -288,7 +313,9 @@ class ListApprovalsRequest(_message.Message):
     state: Global___ApprovalState.ValueType
     """Only those that stand so; unset means PENDING."""
     run_id: _builtins.str
-    """Only those of this run; empty means all."""
+    """Only those of this run, or of the tasks of this run of a crew or flow; empty means all."""
+    assignee: _builtins.str
+    """Only those this one is asked, or anyone; empty means all."""
     def __init__(
         self,
         *,
@@ -296,10 +323,11 @@ class ListApprovalsRequest(_message.Message):
         page_token: _builtins.str = ...,
         state: Global___ApprovalState.ValueType = ...,
         run_id: _builtins.str = ...,
+        assignee: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignee", b"assignee", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,7 +391,7 @@ class WatchApprovalsRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """Only those of this run; empty means all."""
+    """Only those of this run, or of the tasks of this run of a crew or flow; empty means all."""
     def __init__(
         self,
         *,
@@ -420,3 +448,33 @@ class DecideApprovalRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideApprovalRequest: _TypeAlias = DecideApprovalRequest  # noqa: Y015
+
+@_typing.final
+class ReassignApprovalRequest(_message.Message):
+    """Asks for an approval to be given to somebody else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    ASSIGNEE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """Its id."""
+    assignee: _builtins.str
+    """Who is asked from now on; empty means anyone."""
+    etag: _builtins.str
+    """If set it must be the current one."""
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        assignee: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "assignee", b"assignee", "etag", b"etag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReassignApprovalRequest: _TypeAlias = ReassignApprovalRequest  # noqa: Y015

@@ -55,6 +55,11 @@ class ApprovalServiceStub:
                 request_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.DecideApprovalRequest.SerializeToString,
                 response_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
                 _registered_method=True)
+        self.ReassignApproval = channel.unary_unary(
+                '/loremesh.agent.v1.ApprovalService/ReassignApproval',
+                request_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.ReassignApprovalRequest.SerializeToString,
+                response_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
 
 
 class ApprovalServiceServicer:
@@ -93,6 +98,13 @@ class ApprovalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReassignApproval(self, request, context):
+        """Gives an approval to somebody else. Reasons: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApprovalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +126,11 @@ def add_ApprovalServiceServicer_to_server(servicer, server):
             'DecideApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.DecideApproval,
                     request_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'ReassignApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReassignApproval,
+                    request_deserializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.ReassignApprovalRequest.FromString,
                     response_serializer=loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.SerializeToString,
             ),
     }
@@ -225,6 +242,33 @@ class ApprovalService:
             target,
             '/loremesh.agent.v1.ApprovalService/DecideApproval',
             loremesh_dot_agent_dot_v1_dot_approval__pb2.DecideApprovalRequest.SerializeToString,
+            loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReassignApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loremesh.agent.v1.ApprovalService/ReassignApproval',
+            loremesh_dot_agent_dot_v1_dot_approval__pb2.ReassignApprovalRequest.SerializeToString,
             loremesh_dot_agent_dot_v1_dot_approval__pb2.Approval.FromString,
             options,
             channel_credentials,

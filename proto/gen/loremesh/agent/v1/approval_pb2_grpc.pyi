@@ -30,6 +30,8 @@ class ApprovalServiceStub:
     shown, or to those it edits. Reasons: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, ETAG_MISMATCH, DECISION_INVALID,
     TOOL_ARGUMENTS_INVALID.
     """
+    ReassignApproval: _aio.UnaryUnaryMultiCallable[_approval_pb2.ReassignApprovalRequest, _approval_pb2.Approval]
+    """Gives an approval to somebody else. Reasons: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, ETAG_MISMATCH."""
 
 class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
     """What runs ask of humans. A run that waits holds no worker, and goes on where it was once somebody decides."""
@@ -71,5 +73,13 @@ class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
         shown, or to those it edits. Reasons: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, ETAG_MISMATCH, DECISION_INVALID,
         TOOL_ARGUMENTS_INVALID.
         """
+
+    @_abc_1.abstractmethod
+    def ReassignApproval(
+        self,
+        request: _approval_pb2.ReassignApprovalRequest,
+        context: _aio.ServicerContext[_approval_pb2.ReassignApprovalRequest, _abc.Awaitable[_approval_pb2.Approval]],
+    ) -> _abc.Awaitable[_approval_pb2.Approval]:
+        """Gives an approval to somebody else. Reasons: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, ETAG_MISMATCH."""
 
 def add_ApprovalServiceServicer_to_server(servicer: ApprovalServiceServicer, server: _aio.Server) -> None: ...

@@ -144,6 +144,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The conversation is held with another agent. INVALID_ARGUMENT; field `agent_id`; metadata `agent_id` is the other."""
     ERROR_REASON_RUN_CANCELLED: _ErrorReason.ValueType  # 53
     """The run was cancelled before it had an answer. CANCELLED."""
+    ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 54
+    """No task has this id. NOT_FOUND; metadata `task_id`."""
+    ERROR_REASON_OUTPUT_REJECTED: _ErrorReason.ValueType  # 55
+    """A human did not accept the output, or nobody did in time. In RunFailed; metadata `approval_id`."""
+    ERROR_REASON_COWORKER_UNKNOWN: _ErrorReason.ValueType  # 56
+    """Work cannot be handed on to this one. In tool results; metadata `coworker`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -272,4 +278,10 @@ ERROR_REASON_AGENT_MISMATCH: ErrorReason.ValueType  # 52
 """The conversation is held with another agent. INVALID_ARGUMENT; field `agent_id`; metadata `agent_id` is the other."""
 ERROR_REASON_RUN_CANCELLED: ErrorReason.ValueType  # 53
 """The run was cancelled before it had an answer. CANCELLED."""
+ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 54
+"""No task has this id. NOT_FOUND; metadata `task_id`."""
+ERROR_REASON_OUTPUT_REJECTED: ErrorReason.ValueType  # 55
+"""A human did not accept the output, or nobody did in time. In RunFailed; metadata `approval_id`."""
+ERROR_REASON_COWORKER_UNKNOWN: ErrorReason.ValueType  # 56
+"""Work cannot be handed on to this one. In tool results; metadata `coworker`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

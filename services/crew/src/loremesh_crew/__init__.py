@@ -1,0 +1,1 @@
+"""Crews and flows that finish: definitions, runs, and the pure functions that decide them."""

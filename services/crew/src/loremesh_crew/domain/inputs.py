@@ -56,7 +56,9 @@ def held_against(
 
 def _kept(inputs: Mapping[str, Any], field: str) -> dict[str, Any]:
     try:
-        size = len(json.dumps(inputs, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+        size = len(
+            json.dumps(inputs, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        )
     except ValueError:
         raise InputInvalid("a number in them is not finite.", field=field) from None
     except RecursionError:

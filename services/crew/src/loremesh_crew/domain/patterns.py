@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-import re2
+import re2  # type: ignore[import-untyped]
 from loremesh_kit.text import clean
 
 MAX_LENGTH = 1000

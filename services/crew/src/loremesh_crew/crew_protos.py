@@ -1,20 +1,17 @@
 """Crews, as protobuf messages and read from them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 from loremesh.agent.v1 import agent_pb2
 from loremesh.crew.v1 import crew_pb2 as pb
 from loremesh.crew.v1 import run_pb2
 from loremesh_kit.errors import FieldViolation
 from loremesh_kit.text import clean
 
+from loremesh_crew.adapters.structs import duration, enum_name, plain, seconds, struct, timestamp
 from loremesh_crew.domain.definitions import (
     Crew,
     CrewAgent,
@@ -139,7 +136,7 @@ def violation(fault: FieldViolation) -> pb.Violation:
 
 def read_process(proto: pb.Process.ValueType) -> Process:
     """How tasks come to be done."""
-    return Process(_name(pb.Process, proto) or "SEQUENTIAL")
+    return Process(enum_name(pb.Process, proto) or "SEQUENTIAL")
 
 
 def process_of(process: Process) -> pb.Process.ValueType:
@@ -227,11 +224,11 @@ def read_crew_task(proto: pb.CrewTask) -> CrewTask:
         agent=clean(proto.agent),
         depends_on=tuple(map(clean, proto.depends_on)),
         tools=tuple(map(read_tool_use, proto.tools)),
-        timeout=_seconds(proto.timeout) if proto.HasField("timeout") else default.timeout,
+        timeout=seconds(proto.timeout) if proto.HasField("timeout") else default.timeout,
         retry=RetryPolicy(
             max_attempts=proto.retry.max_attempts or default.retry.max_attempts,
             initial_pause=(
-                _seconds(proto.retry.initial_pause)
+                seconds(proto.retry.initial_pause)
                 if proto.retry.HasField("initial_pause")
                 else default.retry.initial_pause
             ),
@@ -266,7 +263,7 @@ def read_run_limits(proto: run_pb2.RunLimits) -> RunLimits:
         max_tokens=proto.max_tokens,
         max_cost_micros=proto.max_cost_micros,
         max_tool_calls=proto.max_tool_calls,
-        max_seconds=_seconds(proto.max_time) if proto.HasField("max_time") else None,
+        max_seconds=seconds(proto.max_time) if proto.HasField("max_time") else None,
     )
 
 
@@ -284,9 +281,9 @@ def read_tool_use(proto: agent_pb2.ToolUse) -> ToolUse:
     """The same, read."""
     return ToolUse(
         name=clean(proto.name),
-        approval=_name(agent_pb2.ApprovalPolicy, proto.approval),
-        approval_seconds=_seconds(proto.approval_time) if proto.HasField("approval_time") else None,
-        on_expiry=_name(agent_pb2.ExpiryPolicy, proto.on_expiry),
+        approval=enum_name(agent_pb2.ApprovalPolicy, proto.approval),
+        approval_seconds=seconds(proto.approval_time) if proto.HasField("approval_time") else None,
+        on_expiry=enum_name(agent_pb2.ExpiryPolicy, proto.on_expiry),
     )
 
 
@@ -308,7 +305,7 @@ def _read_memory(proto: agent_pb2.MemorySettings) -> MemorySettings:
         recall=proto.recall,
         extract=proto.extract,
         max_items=proto.max_items,
-        ttl_seconds=_seconds(proto.ttl) if proto.HasField("ttl") else None,
+        ttl_seconds=seconds(proto.ttl) if proto.HasField("ttl") else None,
         embeddings=proto.embeddings if proto.HasField("embeddings") else None,
     )
 
@@ -327,8 +324,8 @@ def _read_human_input(proto: pb.HumanInput) -> HumanInput:
     default = HumanInput()
     return HumanInput(
         question=clean(proto.question),
-        due_seconds=_seconds(proto.due_in) if proto.HasField("due_in") else default.due_seconds,
-        on_expiry=_name(agent_pb2.ExpiryPolicy, proto.on_expiry) or default.on_expiry,
+        due_seconds=seconds(proto.due_in) if proto.HasField("due_in") else default.due_seconds,
+        on_expiry=enum_name(agent_pb2.ExpiryPolicy, proto.on_expiry) or default.on_expiry,
         assignee=clean(proto.assignee),
         max_rounds=proto.max_rounds or default.max_rounds,
     )
@@ -347,64 +344,3 @@ def _read_guardrail(proto: pb.Guardrail) -> Guardrail:
     value = getattr(proto, rule) if rule else ""
     given: dict[str, Any] = {rule: clean(value) if isinstance(value, str) else value} if rule else {}
     return Guardrail(message=clean(proto.message), **given)
-
-
-def plain(proto: Struct) -> dict[str, Any]:
-    """A JSON object as plain values, whole numbers written as such: protobuf's JSON knows doubles only."""
-    return {clean(key): plain_value(value) for key, value in proto.fields.items()}
-
-
-def plain_value(proto: Value) -> Any:
-    """The same of any JSON value."""
-    match kind := proto.WhichOneof("kind"):
-        case None | "null_value":
-            return None
-        case "struct_value":
-            return plain(proto.struct_value)
-        case "list_value":
-            return [plain_value(each) for each in proto.list_value.values]
-        case "string_value":
-            return clean(proto.string_value)
-        case "number_value" if proto.number_value.is_integer():
-            return int(proto.number_value)
-    return getattr(proto, kind)
-
-
-def struct(value: Mapping[str, Any] | None) -> Struct | None:
-    """A JSON object; None where there is none."""
-    if value is None:
-        return None
-    proto = Struct()
-    proto.update(value)
-    return proto
-
-
-def timestamp(time: datetime | None) -> Timestamp | None:
-    """An instant; None where there is none."""
-    if time is None:
-        return None
-    proto = Timestamp()
-    proto.FromDatetime(time)
-    return proto
-
-
-def duration(seconds: float | None) -> Duration | None:
-    """A length of time; None where there is none."""
-    if seconds is None:
-        return None
-    proto = Duration()
-    proto.FromTimedelta(timedelta(seconds=seconds))
-    return proto
-
-
-def _seconds(proto: Duration) -> float:
-    return proto.ToTimedelta().total_seconds()
-
-
-def _name(enum: Any, value: int) -> str:
-    """The value's name without the enum's, which ends in a word of its own; empty where it is unspecified."""
-    if not value:
-        return ""
-    prefix: str = enum.Name(0).removesuffix("UNSPECIFIED")
-    name: str = enum.Name(value)
-    return name.removeprefix(prefix)

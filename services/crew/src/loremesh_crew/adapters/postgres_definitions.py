@@ -1,7 +1,6 @@
 """Crews and flows in Postgres. Row-level security adds the tenant to every statement."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Generic, TypeVar
 
 from loremesh_kit.postgres import Database, Row
@@ -77,7 +76,7 @@ class PostgresDefinitions(Generic[D]):
     def __init__(self, *, database: Database, kind: RunKind, type_: type[D]) -> None:
         self._database = database
         self._kind = kind
-        self._type = type_
+        self._adapter = TypeAdapter(type_)
 
     async def current(self, definition_id: str) -> D | None:
         """See ports.DefinitionStore."""
@@ -132,17 +131,12 @@ class PostgresDefinitions(Generic[D]):
 
     def _read(self, row: Row) -> D:
         fields = {**row["definition"], **{name: value for name, value in row.items() if name != "definition"}}
-        read: D = _adapter(self._type).validate_python(fields)
+        read: D = self._adapter.validate_python(fields)
         return read
 
     def _document(self, definition: D) -> Any:
         """A definition as JSON, without what has columns."""
-        return _adapter(self._type).dump_python(definition, mode="json", exclude=set(_NO_COLUMNS))
+        return self._adapter.dump_python(definition, mode="json", exclude=set(_NO_COLUMNS))
 
     def _exists(self, id_: str) -> CrewExists | FlowExists:
         return CrewExists(id_) if self._kind is RunKind.CREW else FlowExists(id_)
-
-
-@cache
-def _adapter(type_: type) -> TypeAdapter[Any]:
-    return TypeAdapter(type_)

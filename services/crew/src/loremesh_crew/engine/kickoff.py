@@ -1,6 +1,7 @@
 """Runs are accepted: everything they may come to is looked up, pinned and checked before the first of them begins."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from loremesh_kit import identity
@@ -93,11 +94,11 @@ class Kickoff:
 
     async def _pins(self, definition: Crew | Flow) -> Mapping[str, int]:
         """The revisions of all that a definition may come to; raises AgentUnknown and what a library raises."""
-        pins: dict[str, int] = {}
+        pins = _Pins()
         await self._pin(definition, pins)
-        return pins
+        return pins.revisions
 
-    async def _pin(self, definition: Crew | Flow, pins: dict[str, int]) -> None:
+    async def _pin(self, definition: Crew | Flow, pins: "_Pins") -> None:
         if isinstance(definition, Crew):
             for agent in definition.agents:
                 await self._pin_agent(agent, pins)
@@ -110,31 +111,37 @@ class Kickoff:
             elif state.flow:
                 await self._pin_below(RunKind.FLOW, state.flow.flow_id, state.flow.revision, pins)
 
-    async def _pin_below(self, kind: RunKind, definition_id: str, revision: int, pins: dict[str, int]) -> None:
+    async def _pin_below(self, kind: RunKind, definition_id: str, revision: int, pins: "_Pins") -> None:
         key = f"{kind.lower()}:{definition_id}"
-        if key in pins and not revision:
+        if key in pins.revisions and not revision:
             return
         definition = await self._definition(kind, definition_id, revision)
-        # One that is asked for by its number needs no pin, but what it comes to does.
-        seen = f"{key}@{definition.revision}"
-        if seen in pins:
-            return
-        pins[seen] = definition.revision
         if not revision:
-            pins[key] = definition.revision
-        await self._pin(definition, pins)
+            pins.revisions[key] = definition.revision
+        # One that is asked for by its number needs no pin, but what it comes to does.
+        if (key, definition.revision) not in pins.seen:
+            pins.seen.add((key, definition.revision))
+            await self._pin(definition, pins)
 
-    async def _pin_agent(self, agent: CrewAgent, pins: dict[str, int]) -> None:
+    async def _pin_agent(self, agent: CrewAgent, pins: "_Pins") -> None:
         if not agent.agent_id:
             return
         key = f"agent:{agent.agent_id}"
-        if key in pins and not agent.agent_revision:
+        if key in pins.revisions and not agent.agent_revision:
             return
         revision = await self._agents.revision(agent.agent_id, revision=agent.agent_revision)
         if revision is None:
             raise AgentUnknown(agent.agent_id)
         if not agent.agent_revision:
-            pins[key] = revision
+            pins.revisions[key] = revision
+
+
+@dataclass(slots=True)
+class _Pins:
+    """Revisions as Pinned has them, and what was looked at for them."""
+
+    revisions: dict[str, int] = field(default_factory=dict)
+    seen: set[tuple[str, int]] = field(default_factory=set)
 
 
 def smaller(one: RunLimits, other: RunLimits) -> RunLimits:

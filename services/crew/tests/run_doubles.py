@@ -75,7 +75,7 @@ class Lines:
         del run
         return LineState()
 
-    def decide(self, run: Pinned, state: LineState, event: Event) -> tuple[LineState, Sequence[Any]]:
+    def decide(self, run: Pinned, state: LineState, event: Event) -> tuple[LineState, Sequence[Any]]:  # noqa: PLR0911 - one for each event
         match event:
             case Started():
                 state = replace(state, status=RunStatus.IN_PROGRESS)
@@ -98,7 +98,9 @@ class Lines:
                 told = Tell(kind="cancelling", data={"comment": comment})
                 return state, [told, *(self._stop(run, each) for each in state.at_work)]
             case PauseAsked() if state.status is RunStatus.IN_PROGRESS:
-                steers = [SteerChild(child_run_id=each, action="pause") for each in state.at_work if self._is_child(run, each)]
+                steers = [
+                    SteerChild(child_run_id=each, action="pause") for each in state.at_work if self._is_child(run, each)
+                ]
                 return replace(state, status=RunStatus.INTERRUPTED), [Tell(kind="paused"), *steers]
             case ResumeAsked() if state.status is RunStatus.INTERRUPTED:
                 after, commands = self._more(run, replace(state, status=RunStatus.IN_PROGRESS))
@@ -150,8 +152,10 @@ class Lines:
         while state.begun < run.inputs["tasks"] and len(state.at_work) < run.inputs.get("at_once", 1):
             task_id = f"{run.run_id}.{state.begun + 1}"
             message = f"{run.inputs.get('topic', '')} {state.begun + 1}"
-            commands += [Tell(kind="task_started", data={"agent": "ada"}, path=("t",)),
-                         StartTask(task_id=task_id, request=TaskRequest(name="t", message=message))]
+            commands += [
+                Tell(kind="task_started", data={"agent": "ada"}, path=("t",)),
+                StartTask(task_id=task_id, request=TaskRequest(name="t", message=message)),
+            ]
             state = replace(state, begun=state.begun + 1, at_work=(*state.at_work, task_id))
         if not state.at_work and run.inputs.get("child") and state.begun == run.inputs["tasks"]:
             child = f"{run.run_id}.{state.begun + 1}"

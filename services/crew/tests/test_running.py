@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from loremesh_crew.adapters.memory_tasks import MemoryTasks
+from loremesh_crew.domain.definitions import Crew
 from loremesh_crew.domain.machine import (
     CancelAsked,
     PauseAsked,
     ResumeAsked,
     RunStatus,
-    Started,
     TaskEnded,
     TaskOutcome,
     TaskStatus,
@@ -73,7 +73,6 @@ async def test_an_event_twice_is_an_event_once(these):
     run_id = await these.begin(tasks=2)
     for _ in range(2):
         await these.running.apply(run_id, [ended(f"{run_id}.1")])
-        await these.running.apply(run_id, [Started(time=SystemClock().now())] * 0)
 
     run = await these.views.get(run_id)
     assert (run.decisions, run.state.done) == (2, (f"{run_id}.1",))
@@ -236,8 +235,6 @@ async def test_another_tenant_has_no_such_run(these):
 
 
 async def test_memories_of_a_run_are_forgotten_at_its_end(these):
-    from loremesh_crew.domain.definitions import Crew
-
     run_id = await these.begin(tasks=1, crew=Crew(id="c", memory=True))
     await these.running.apply(run_id, [ended(f"{run_id}.1")])
     await these.do("forget-run")

@@ -1,7 +1,7 @@
 """What the use cases need of the world outside, each named for the need."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -222,7 +222,7 @@ class ListedRun:
     output: str = ""
     reason: str = ""
     message: str = ""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     parent_run_id: str = ""
     parent_state: str = ""
     forked_from: str = ""
@@ -358,7 +358,7 @@ class RunViews(Protocol):
     """Reads what is kept of runs."""
 
     async def get(self, run_id: str) -> RunRecord:
-        """The run; raises RunNotFound."""
+        """The run; raises RunNotFound, EngineVersionUnknown."""
         ...
 
     async def standing(self, run_id: str) -> tuple[RunStatus, int]:

@@ -9,8 +9,8 @@ from loremesh_kit.errors import PageTokenInvalid
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 
-from loremesh_crew.adapters import codec
 from loremesh_crew.adapters.run_rows import FULL, LISTED, listed, record
+from loremesh_crew.domain import codec
 from loremesh_crew.domain.machine import RunStatus
 from loremesh_crew.errors import RunNotFound
 from loremesh_crew.ports import KeptDecision, ListedRun, Machines, RunRecord

@@ -10,8 +10,8 @@ from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
-from loremesh_crew.adapters import codec
 from loremesh_crew.adapters.run_rows import FULL, record
+from loremesh_crew.domain import codec
 from loremesh_crew.domain.machine import (
     AnswerDelegation,
     CancelTask,

@@ -2,11 +2,11 @@
 
 from typing import LiteralString
 
-from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.postgres import Row
 
-from loremesh_crew.adapters import codec
+from loremesh_crew.domain import codec
 from loremesh_crew.domain.machine import RunKind, RunStatus, Usage
+from loremesh_crew.errors import EngineVersionUnknown
 from loremesh_crew.ports import ListedRun, Machines, RunRecord
 
 _SHARED: LiteralString = (
@@ -18,14 +18,11 @@ LISTED: LiteralString = f"id, {_SHARED}, summary"
 
 
 def record(row: Row, machines: Machines) -> RunRecord:
-    """A run with its state.
-
-    Raises DependencyUnavailable where its engine is not here: a newer replica, or an older one, has it.
-    """
+    """A run with its state; raises EngineVersionUnknown."""
     fields = {name: value for name, value in row.items() if name not in ("id", "kind", "pinned", "state", "status")}
     machine = machines.get((RunKind(row["kind"]), row["engine_version"]))
     if machine is None:
-        raise DependencyUnavailable(f"version {row['engine_version']} of the engine")
+        raise EngineVersionUnknown(row["engine_version"])
     return RunRecord(
         **fields,
         pinned=codec.load_pinned(row["pinned"]),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from loremesh_kit import jobs
 from loremesh_kit.clock import Clock
-from loremesh_kit.errors import ServiceError
+from loremesh_kit.errors import DependencyUnavailable, ServiceError
 from loremesh_kit.jobs import Handler, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
@@ -31,7 +31,7 @@ from loremesh_crew.domain.machine import (
 )
 from loremesh_crew.engine.hearing import news
 from loremesh_crew.engine.running import Running
-from loremesh_crew.errors import RunNotFound, TaskRefused
+from loremesh_crew.errors import EngineVersionUnknown, RunNotFound, TaskRefused
 from loremesh_crew.ports import AgentTasks, Errand, NewRecord, RunRecord, RunStore, RunViews
 
 # What a child run is to be made of; raises a ServiceError that is not retryable where it cannot be.
@@ -63,7 +63,7 @@ class Errands:
 
     def handlers(self) -> Mapping[str, Handler]:
         """By kind of job."""
-        return {
+        handlers: dict[str, Handler] = {
             "start-task": self._start_task,
             "cancel-task": self._cancel_task,
             "answer-delegation": self._answer,
@@ -73,6 +73,7 @@ class Errands:
             "tell-parent": self._tell_parent,
             "forget-run": self._forget,
         }
+        return {kind: _patient(handler) for kind, handler in handlers.items()}
 
     async def give_up(self, connection: AsyncConnection[Row], job: Job, error: ServiceError) -> None:
         """Tell the run that what was decided cannot be done."""
@@ -214,6 +215,17 @@ class Errands:
     async def _done(self, job: Job) -> None:
         async with self._database.transaction() as connection:
             await jobs.complete(connection, job)
+
+
+def _patient(handler: Handler) -> Handler:
+    async def handle(job: Job) -> None:
+        try:
+            await handler(job)
+        except EngineVersionUnknown as error:
+            # While a new version is rolled out, other replicas have it.
+            raise DependencyUnavailable("engine") from error
+
+    return handle
 
 
 def _errand(job: Job) -> Errand:

@@ -74,7 +74,7 @@ class Kickoff:
                 kind=command.kind,
                 crew=definition if isinstance(definition, Crew) else None,
                 flow=definition if isinstance(definition, Flow) else None,
-                inputs=_checked(definition, command.inputs),
+                inputs=checked(definition, command.inputs),
                 limits=smaller(definition.limits, command.limits),
                 pins=pinned.pins,
                 depth=pinned.depth + 1,
@@ -158,7 +158,8 @@ def _smaller(one: Any, other: Any) -> Any:
     return min(one, other) if one and other else one or other
 
 
-def _checked(definition: Crew | Flow, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def checked(definition: Crew | Flow, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a run as they are kept; raises InputMissing, InputInvalid."""
     if isinstance(definition, Crew):
         return check_inputs(definition, inputs)
     return held_against(inputs, schema=definition.inputs_schema, needed=())
@@ -173,7 +174,7 @@ def _record(definition: Crew | Flow, run: NewRun, *, pins: Mapping[str, int]) ->
             kind=run.kind,
             crew=definition if isinstance(definition, Crew) else None,
             flow=definition if isinstance(definition, Flow) else None,
-            inputs=_checked(definition, run.inputs),
+            inputs=checked(definition, run.inputs),
             limits=smaller(definition.limits, run.limits),
             pins=pins,
         ),

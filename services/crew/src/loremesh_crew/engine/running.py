@@ -6,14 +6,14 @@ from typing import Any
 
 from loremesh_kit import jobs
 from loremesh_kit.clock import Clock
-from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
 from loremesh_crew.domain.deciding import decide, latest, remembering, terminal
 from loremesh_crew.domain.machine import Event, Machine, RunStatus, Started, TaskEnded
-from loremesh_crew.ports import Change, Decision, Machines, NewRecord, RunRecord, RunStore
+from loremesh_crew.errors import EngineVersionUnknown
+from loremesh_crew.ports import Change, Decision, Due, Machines, NewRecord, RunRecord, RunStore
 
 
 class Running:
@@ -41,6 +41,23 @@ class Running:
         await self._decide(connection, run, machine, [Started(time=now)])
         return True
 
+    async def adopt(
+        self,
+        connection: AsyncConnection[Row],
+        new: NewRecord,
+        *,
+        of: RunRecord,
+        state: Any,
+        decisions: Sequence[Decision],
+        due: Sequence[Due],
+    ) -> None:
+        """Keep a run that takes decisions as made, by the machine of another, and have what is due carried out."""
+        machine = self.machine(of)
+        run = record_of(new, state=state, version=machine.version, now=self._clock.now())
+        await self._store.insert(connection, run)
+        await self._store.write(connection, self._change(run, machine, state, decisions, discarded=True))
+        await self._store.issue(connection, run, due)
+
     async def apply(self, run_id: str, events: Sequence[Event], *, job: Job | None = None) -> None:
         """Decide on events in a transaction of their own, which completes `job`.
 
@@ -62,10 +79,10 @@ class Running:
         return run
 
     def machine(self, run: RunRecord) -> Machine[Any]:
-        """The one that decides a run; raises DependencyUnavailable where only another replica has it."""
+        """The one that decides a run; raises EngineVersionUnknown."""
         machine = self._machines.get((run.pinned.kind, run.engine_version))
         if machine is None:
-            raise DependencyUnavailable(f"version {run.engine_version} of the engine")
+            raise EngineVersionUnknown(run.engine_version)
         return machine
 
     async def _decide(
@@ -77,19 +94,32 @@ class Running:
             if ended:
                 await self._store.forget_tasks(connection, ended)
             return
+        decisions = [Decision(event=event, commands=commands) for event, commands in decided]
+        await self._store.write(connection, self._change(run, machine, state, decisions, ended=ended))
+
+    def _change(
+        self,
+        run: RunRecord,
+        machine: Machine[Any],
+        state: Any,
+        decisions: Sequence[Decision],
+        *,
+        ended: Sequence[str] = (),
+        discarded: bool = False,
+    ) -> Change:
         view = machine.view(run.pinned, state)
         over = state.end is not None
-        change = Change(
+        return Change(
             run=run,
             state=state,
             view=view,
-            decisions=[Decision(event=event, commands=commands) for event, commands in decided],
+            decisions=decisions,
             ended=ended,
-            terminal=terminal(state.end, view) if state.end else None,
+            terminal=terminal(state.end, view) if over else None,
             finish_time=self._clock.now() if over else None,
             forgets=over and not run.parent_run_id and bool(remembering(run.pinned)),
+            discarded=discarded,
         )
-        await self._store.write(connection, change)
 
 
 def record_of(new: NewRecord, *, state: Any, version: int, now: datetime) -> RunRecord:

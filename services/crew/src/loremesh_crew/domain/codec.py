@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -32,12 +31,15 @@ _COMMANDS: tuple[type[Command], ...] = (
     machine.StartChild,
     machine.SteerChild,
 )
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*_EVENTS, *_COMMANDS)}
 
 
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    # Each is made once: it is a program of its own.
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def text(value: Any) -> str:

@@ -22,11 +22,19 @@ from loremesh_crew.domain.definitions import (
     VariableType,
     WaitWork,
 )
-from loremesh_crew.domain.expressions import RESERVED, ExpressionInvalid, compile_expression, fits
-from loremesh_crew.errors import FlowInvalid, InputInvalid, InputMissing
+from loremesh_crew.domain.expressions import RESERVED, ExpressionInvalid, compile_expression, fits, fitted
+from loremesh_crew.errors import FlowInvalid, InputInvalid, InputMissing, VariableInvalid
 
 # All variables of a run together, as JSON.
 MAX_VARIABLES = 262_144
+EMPTY: Mapping[VariableType, Any] = {
+    VariableType.STRING: "",
+    VariableType.INT: 0,
+    VariableType.DOUBLE: 0.0,
+    VariableType.BOOL: False,
+    VariableType.LIST: [],
+    VariableType.MAP: {},
+}
 _INVALID = FlowInvalid.reason
 _MAX_DEPTH = 10
 # Of one transition and of all.
@@ -101,19 +109,19 @@ def _state_faults(flow: Flow) -> Iterator[FieldViolation]:
         seen.add(state.id)
         if state.fails and not state.final:
             yield FieldViolation(f"states[{i}].fails", "Only a final state fails the run.", _INVALID)
-    first, *others = [i for i, state in enumerate(flow.states) if state.initial] or [None]
-    if first is None:
+    initial = [i for i, state in enumerate(flow.states) if state.initial]
+    if not initial:
         yield FieldViolation("states", "No state is the initial one.", "INITIAL_STATE_MISSING")
-    for i in others:
+    for i in initial[1:]:
         yield FieldViolation(f"states[{i}].initial", "Another state is the initial one.", "INITIAL_STATE_MISSING")
 
 
 def _way_faults(flow: Flow) -> Iterator[FieldViolation]:
     known = {state.id for state in flow.states}
     for i, each in enumerate(flow.transitions):
-        for field, state in (("from", each.from_state), ("to", each.to_state)):
-            if state not in known:
-                yield FieldViolation(f"transitions[{i}].{field}", f"No state is called {state!r}.", "STATE_UNKNOWN")
+        for field, name in (("from", each.from_state), ("to", each.to_state)):
+            if name not in known:
+                yield FieldViolation(f"transitions[{i}].{field}", f"No state is called {name!r}.", "STATE_UNKNOWN")
     for i, problem in sorted(flow_graph.dead(flow).items()):
         yield FieldViolation(f"transitions[{i}]", problem, "TRANSITION_NEVER_HOLDS")
     initial = [state.id for state in flow.states if state.initial]
@@ -259,16 +267,29 @@ def _input_faults(flow: Flow) -> Iterator[FieldViolation]:
     if flow.example_inputs is not None and not broken:
         try:
             check_inputs(flow, flow.example_inputs)
-        except (InputMissing, InputInvalid) as error:
+        except (InputMissing, InputInvalid, VariableInvalid) as error:
             yield FieldViolation("example_inputs", f"It is no example. {error.message}", _INVALID)
 
 
 def check_inputs(flow: Flow, given: Mapping[str, Any], *, field: str = "inputs") -> dict[str, Any]:
-    """The inputs as they are kept: without what no text holds; raises InputMissing, InputInvalid.
+    """The inputs as they are kept, without what no text holds: those of a variable's name are of its type.
 
-    Whether those of a variable's name are of its type is said by `typed`.
+    Raises InputMissing, InputInvalid, VariableInvalid.
     """
-    return inputs.held_against(given, schema=flow.inputs_schema, needed=needed(flow), field=field)
+    kept = inputs.held_against(given, schema=flow.inputs_schema, needed=needed(flow), field=field)
+    for variable in flow.variables:
+        if variable.name in kept and not fits(kept[variable.name], variable.type):
+            raise VariableInvalid(variable.name, variable.type.lower())
+    return kept
+
+
+def variables_of(flow: Flow, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables at the start of a run with inputs that were checked."""
+    found: dict[str, Any] = {}
+    for variable in flow.variables:
+        value = given.get(variable.name, variable.initial)
+        found[variable.name] = EMPTY[variable.type] if value is None else fitted(value, variable.type)
+    return found
 
 
 def _known_inputs(flow: Flow) -> Iterable[str] | None:

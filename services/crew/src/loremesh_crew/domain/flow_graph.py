@@ -4,7 +4,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from loremesh_crew.domain.conditions import same
-from loremesh_crew.domain.definitions import Condition, ConditionKind, Flow, FlowState, Transition, VariableType, WaitWork
+from loremesh_crew.domain.definitions import (
+    Condition,
+    ConditionKind,
+    Flow,
+    FlowState,
+    Transition,
+    VariableType,
+    WaitWork,
+)
 from loremesh_crew.domain.expressions import fits
 
 # How a state's work may end.

@@ -1,7 +1,7 @@
 """CrewAI's `agents.yaml` and `tasks.yaml` as a crew. Nothing is constructed but texts: no tags, anchors, aliases."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -119,10 +119,9 @@ def _task(name: str, fields: "_Fields") -> CrewTask:
         human_input=HumanInput() if fields.boolean("human_input", default=False) else None,
         guardrails=tuple(Guardrail(criterion=each) for each in criteria),
         output_file=_file_name(fields.text("output_file")),
-        **({} if rounds is None else {"max_guardrail_rounds": rounds}),
     )
     fields.refuse_others(_IGNORED_OF_TASKS)
-    return task
+    return task if rounds is None else replace(task, max_guardrail_rounds=rounds)
 
 
 def _file_name(path: str) -> str:
@@ -167,18 +166,20 @@ class _Fields:
         return word in _YES
 
     def whole(self, key: str) -> int | None:
-        return self._number(key, r"[0-9]{1,9}", int, "a whole number, of nine digits at most.")
+        digits = self._number(key, r"[0-9]{1,9}", "a whole number, of nine digits at most.")
+        return None if digits is None else int(digits)
 
     def number(self, key: str) -> float | None:
-        return self._number(key, r"[0-9]{1,9}(\.[0-9]{1,9})?", float, "a number, zero or above.")
+        digits = self._number(key, r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number, zero or above.")
+        return None if digits is None else float(digits)
 
-    def _number(self, key: str, form: str, read_: Callable[[str], Any], words: str) -> Any:
+    def _number(self, key: str, form: str, words: str) -> str | None:
         node = self._take(key)
         if node is None:
             return None
         if not isinstance(node, _Scalar) or not node.plain or not re.fullmatch(form, node.text):
             self._refuse(f"{key!r} is to be {words}", node)
-        return read_(node.text)
+        return node.text
 
     def refuse_others(self, ignored: frozenset[str]) -> None:
         for key, (line, _) in self._items.items():

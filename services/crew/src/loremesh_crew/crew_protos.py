@@ -8,7 +8,8 @@ from google.protobuf.message import Message
 from loremesh.agent.v1 import agent_pb2
 from loremesh.crew.v1 import crew_pb2 as pb
 from loremesh.crew.v1 import run_pb2
-from loremesh_kit.errors import FieldViolation
+from loremesh_kit.errors import FieldViolation, ValidationFailed
+from loremesh_kit.interceptors import validation
 from loremesh_kit.text import clean
 
 from loremesh_crew.adapters.structs import duration, enum_name, plain, seconds, struct, timestamp
@@ -24,7 +25,7 @@ from loremesh_crew.domain.definitions import (
     RunLimits,
     ToolUse,
 )
-from loremesh_crew.errors import FieldMaskInvalid
+from loremesh_crew.errors import CrewInvalid, FieldMaskInvalid
 
 _OUTPUT_ONLY = frozenset({"id", "revision", "built_in", "create_time", "update_time", "etag"})
 _EVERYTHING = "*"
@@ -344,3 +345,11 @@ def _read_guardrail(proto: pb.Guardrail) -> Guardrail:
     value = getattr(proto, rule) if rule else ""
     given: dict[str, Any] = {rule: clean(value) if isinstance(value, str) else value} if rule else {}
     return Guardrail(message=clean(proto.message), **given)
+
+
+def check_crew(given: Crew) -> None:
+    """Raise CrewInvalid where a crew that came by another way than as a message breaks a rule of crew.proto."""
+    try:
+        validation.check(crew(given))
+    except ValidationFailed as failed:
+        raise CrewInvalid(failed.violations) from None

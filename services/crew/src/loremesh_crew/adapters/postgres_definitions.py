@@ -76,7 +76,7 @@ class PostgresDefinitions(Generic[D]):
     def __init__(self, *, database: Database, kind: RunKind, type_: type[D]) -> None:
         self._database = database
         self._kind = kind
-        self._adapter = TypeAdapter(type_)
+        self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
 
     async def current(self, definition_id: str) -> D | None:
         """See ports.DefinitionStore."""

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cel_expr_python import cel
+from cel_expr_python import cel  # type: ignore[import-untyped]
 from loremesh_kit.errors import FieldViolation
 
 from loremesh_crew.domain import inputs, patterns, placeholders, schemas

@@ -13,6 +13,7 @@ _TERMINAL = frozenset(
     {TaskStatus.COMPLETED, TaskStatus.INCOMPLETE, TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.CANCELLED}
 )
 _DONE = frozenset({TaskStatus.COMPLETED, TaskStatus.INCOMPLETE})
+_NONE = Usage()
 
 
 class Origin(StrEnum):
@@ -100,7 +101,7 @@ class Item:
 
     output: str = ""
     output_json: Mapping[str, Any] | None = None
-    usage: Usage = Usage()
+    usage: Usage = _NONE
     reason: str = ""
     message: str = ""
     start_time: datetime | None = None
@@ -149,7 +150,7 @@ class CrewState:
     paused: bool = False
     stop: Stop | None = None
     end: End | None = None
-    usage: Usage = Usage()
+    usage: Usage = _NONE
     # Tasks begun: the number in the last one's id.
     number: int = 0
     # Of managed crews: which round, where it stands, and what the result of the one before lacked.

@@ -87,8 +87,9 @@ def _pieces(plan: Mapping[str, Any] | None) -> tuple[Piece, ...]:
 
 
 def _piece(given: Any, number: int) -> Piece:
-    texts = {key: given.get(key) if isinstance(given, Mapping) else None for key in ("name", "agent", "description")}
-    if not all(isinstance(each, str) and each.strip() for each in texts.values()):
+    given = given if isinstance(given, Mapping) else {}
+    texts = {key: str(given.get(key) or "").strip() for key in ("name", "agent", "description")}
+    if not all(texts.values()):
         raise PlanRefused("PLAN_INVALID", f"Task {number} must have a name, an agent and a description.")
     depends_on = given.get("depends_on") or ()
     if not isinstance(depends_on, list | tuple) or not all(isinstance(each, str) for each in depends_on):
@@ -97,7 +98,7 @@ def _piece(given: Any, number: int) -> Piece:
         raise PlanRefused("PLAN_INVALID", f"Task {number}: the description is longer than {_LONGEST_DESCRIPTION}.")
     return Piece(
         name=_name(texts["name"]),
-        agent=texts["agent"].strip(),
+        agent=texts["agent"],
         description=texts["description"],
         depends_on=tuple(dict.fromkeys(_name(each) for each in depends_on)),
         max_tokens=int(_positive(given.get("max_tokens"))),

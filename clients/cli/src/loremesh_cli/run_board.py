@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from loremesh.agent.v1 import chat_pb2
 from loremesh.crew.v1 import run_pb2 as pb
 
-_OPEN = frozenset(
-    {pb.TASK_STATUS_PENDING, pb.TASK_STATUS_IN_PROGRESS, pb.TASK_STATUS_WAITING, pb.TASK_STATUS_RETRYING}
-)
+_OPEN = frozenset({pb.TASK_STATUS_PENDING, pb.TASK_STATUS_IN_PROGRESS, pb.TASK_STATUS_WAITING, pb.TASK_STATUS_RETRYING})
 _RUNS = {
     "paused": pb.RUN_STATUS_INTERRUPTED,
     "resumed": pb.RUN_STATUS_IN_PROGRESS,

@@ -283,9 +283,8 @@ def _grown(found: pb.RunTree, parent: Tree | None = None) -> Tree:
     tokens = run.usage.input_tokens + run.usage.output_tokens
     end = run.finish_time if run.HasField("finish_time") else None
     seconds = ((end.ToDatetime(UTC) if end else datetime.now(UTC)) - run.create_time.ToDatetime(UTC)).total_seconds()
-    label = Text(
-        f"{state}{run.name or run.definition_id}  {run.id}  {run_status(run.status)}  {seconds:.1f} s  {tokens:,} tokens"
-    )
+    spent = f"{run_status(run.status)}  {seconds:.1f} s  {tokens:,} tokens"
+    label = Text(f"{state}{run.name or run.definition_id}  {run.id}  {spent}")
     tree = parent.add(label) if parent else Tree(label)
     for child in found.children:
         _grown(child, tree)

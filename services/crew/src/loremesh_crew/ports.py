@@ -57,10 +57,12 @@ class DefinitionStore(Protocol):
 class AgentRegistry(Protocol):
     """Knows the agents of the mesh, their tools and models."""
 
-    async def faults(self, agent: CrewAgent, *, tools: Sequence[ToolUse] = ()) -> Sequence[FieldViolation]:
-        """What is wrong with an agent of these fields, or with `tools` for it; fields are those of CrewAgent.
+    async def faults(
+        self, agent: CrewAgent, *, tools: Sequence[ToolUse] = (), output_schema: Mapping[str, Any] | None = None
+    ) -> Sequence[FieldViolation]:
+        """What is wrong with an agent of these fields, or with `tools` or answers of `output_schema` for it.
 
-        Raises DependencyUnavailable.
+        Fields are those of CrewAgent, `tools[n]` and `output_schema`. Raises DependencyUnavailable.
         """
         ...
 

@@ -250,6 +250,8 @@ def _doubles(value: Any, depth: int) -> Any:
         case bool() | None:
             return value
         case int():
+            if not _finite(value):
+                raise ExpressionFailed("a number is too large")
             return float(value)
         case list() | tuple():
             return [_doubles(each, depth + 1) for each in value]
@@ -306,7 +308,7 @@ def _fitting(value: Any, expected: VariableType) -> Any:
             return value
         case VariableType.INT, (int() | float()) if _whole(value):
             return int(value)
-        case VariableType.DOUBLE, (int() | float()) if math.isfinite(value):
+        case VariableType.DOUBLE, (int() | float()) if _finite(value):
             return float(value)
         case VariableType.LIST, (list() | tuple()):
             return list(value)
@@ -316,7 +318,14 @@ def _fitting(value: Any, expected: VariableType) -> Any:
 
 
 def _whole(value: float) -> bool:
-    return math.isfinite(value) and value == int(value) and _INT_LOWEST <= value <= _INT_HIGHEST
+    return _finite(value) and value == int(value) and _INT_LOWEST <= value <= _INT_HIGHEST
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _name(value: Any) -> str:

@@ -73,7 +73,7 @@ class Notes(ToolServiceServicer):
         json_format.ParseDict(_NOTE, tool.input_schema)
         return pb.DescribeToolsResponse(tools=[tool])
 
-    async def CallTool(
+    async def CallTool(  # noqa: N802
         self, request: pb.CallToolRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.CallToolResponse:
         """Note it."""

@@ -36,7 +36,8 @@ class Report:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         lines = [
             "",
-            f"seed {self.seed}: {accepted} documents, {runs} runs accepted; faults: {faults}; {len(self.missed)} left out",
+            f"seed {self.seed}: {accepted} documents, {runs} runs accepted",
+            f"faults: {faults}; {len(self.missed)} left out",
             "calls: " + ", ".join(f"{count} {name}" for name, count in sorted(counted.items())),
             *(f"not checked, for this mesh does not promise it yet: {each}" for each in self._absent()),
             "",

@@ -68,7 +68,7 @@ async def test_a_run_calls_tools_and_answers_and_all_of_it_is_told_and_kept(mesh
     events, job, kept = await run(mesh, calls(("read", "a"), ("send", "b"), text="Let me see."), words("It is done."))
     assert [kind for kind in kinds(events) if kind != "text_delta"] == [
         "run_started", "sources", "text_start", "text_finish", "usage", "tool_call", "tool_call",
-        "tool_result", "tool_result", "text_start", "usage", "text_finish", "completed",
+        "tool_result", "tool_result", "text_start", "text_finish", "usage", "completed",
     ]  # fmt: skip
     assert job.status == pb.CHAT_JOB_STATUS_COMPLETED
     assert (job.result.response, job.result.model) == ("It is done.", "scripted/m")

@@ -271,6 +271,15 @@ class ToolServerNotFound(Missing):
     type = "loremesh.agent.v1.ToolServer"
 
 
+class TaskNotFound(Missing):
+    """The caller has no task of this id, or not any more."""
+
+    reason = "TASK_NOT_FOUND"
+    what = "task"
+    key = "task_id"
+    type = "loremesh.agent.v1.AgentTask"
+
+
 class AgentExists(ServiceError):
     """An agent has this id already."""
 
@@ -570,6 +579,16 @@ class ApprovalExpired(ServiceError):
 
     def __init__(self, approval_id: str) -> None:
         super().__init__("Nobody decided in time.", metadata={"approval_id": approval_id})
+
+
+class OutputRejected(ServiceError):
+    """A human did not accept the output, or nobody did in time."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "OUTPUT_REJECTED"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__("The output was not accepted.", metadata={"approval_id": approval_id})
 
 
 class BudgetExhausted(ServiceError):

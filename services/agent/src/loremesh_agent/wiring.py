@@ -49,11 +49,12 @@ from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.engine.directory import Directory
 from loremesh_agent.engine.grounding import Grounding
 from loremesh_agent.engine.lanes import Lanes
+from loremesh_agent.engine.means import Means
 from loremesh_agent.engine.memories import Memories
 from loremesh_agent.engine.memory_jobs import Embedding, Forgetting, MemoryPurge
 from loremesh_agent.engine.preparing import Preparing
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.engine.running import Means, Running
+from loremesh_agent.engine.running import Running
 from loremesh_agent.engine.talking import Talking
 from loremesh_agent.engine.tools import ToolDesk
 from loremesh_agent.engine.vetting import Vetting
@@ -91,7 +92,7 @@ _IDEMPOTENT = frozenset(
     f"/{service}/{rpc}"
     for service, rpcs in (
         (_AGENTS, ("CreateAgent", "UpdateAgent", "DeleteAgent", "RollbackAgent")),
-        (_APPROVALS, ("DecideApproval",)),
+        (_APPROVALS, ("DecideApproval", "ReassignApproval")),
         (_CONVERSATIONS, ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")),
         (_MEMORIES, ("CreateMemory", "ForgetMemories")),
     )

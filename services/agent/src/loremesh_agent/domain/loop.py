@@ -124,6 +124,8 @@ class State:
     # Every call that was not made, in the order in which that was decided.
     refusals: tuple[InHand, ...] = ()
     untrusted: bool = False
+    # Whether it is one call, without a model.
+    invoked: bool = False
     # Whether the model is being given its one chance to put its last answer right.
     repairing: bool = False
     grants: Mapping[str, int] = field(default_factory=dict)
@@ -184,11 +186,23 @@ def _after(state: State, event: Event) -> State:  # noqa: PLR0911 - one for each
 
 
 def _begun(state: State, event: Begun) -> State:
-    if state.messages:
+    if state.messages or state.invoked:
         return state
-    return _ask_model(
-        replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
-    )
+    state = replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
+    return _ask_model(state) if event.call is None else _invoke(state, event.call)
+
+
+def _invoke(state: State, call: CheckedCall) -> State:
+    """The one call that the run is."""
+    in_hand = _in_hand(state, call, call_id="call_0_0", affordable=True)
+    if in_hand.phase is Phase.CALL:
+        in_hand = replace(in_hand, number=1)
+    return _round_off(
+        replace(
+            state, invoked=True, calls=(in_hand,), number=in_hand.number,
+            spent=added(state.spent, replace(NOTHING, tool_calls=1)),
+        )
+    )  # fmt: skip
 
 
 def _ask_model(state: State) -> State:
@@ -316,7 +330,7 @@ def _told(state: State, event: ToolTold) -> State:
         sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
         untrusted=state.untrusted or spec is None or spec.untrusted,
     )
-    strange = event.sources or spec is None or spec.untrusted
+    strange = not state.invoked and (event.sources or spec is None or spec.untrusted)
     content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
         _with_call(
@@ -344,15 +358,16 @@ def _decided(state: State, event: HumanDecided) -> State:
         return state
     if event.fails_run:
         return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
-    changed = _call_decided(call, event)
+    changed = _call_decided(call, event, is_all=state.invoked)
     refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
     calls = tuple(changed if each is call else each for each in state.calls)
     return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
 
 
-def _call_decided(call: InHand, event: HumanDecided) -> InHand:
+def _call_decided(call: InHand, event: HumanDecided, *, is_all: bool) -> InHand:
     if event.answer:
-        content = event.answer if call.phase is Phase.REVIEW else f"A human answered: {event.answer}"
+        as_it_is = is_all or call.phase is Phase.REVIEW
+        content = event.answer if as_it_is else f"A human answered: {event.answer}"
         return replace(call, phase=Phase.ANSWERED, number=event.number, content=content)
     if not event.granted or call.name == ASK_HUMAN:
         comment = f": {event.comment}" if event.comment else "."
@@ -385,6 +400,8 @@ def _round_off(state: State) -> State:
     """Once every call is answered, tell the model so and ask it again."""
     if not state.calls or state.limit or any(call.phase is not Phase.ANSWERED for call in state.calls):
         return state
+    if state.invoked:
+        return replace(state, end=_outcome(state.calls[0]))
     asked = tuple(ToolCall(id=each.call_id, name=each.name, arguments=_json(each.arguments)) for each in state.calls)
     told = [PromptMessage("tool", each.content, tool_call_id=each.call_id) for each in state.calls]
     if state.surplus:
@@ -392,6 +409,13 @@ def _round_off(state: State) -> State:
         told[-1] = replace(told[-1], content=told[-1].content + surplus)
     messages = (*state.messages, PromptMessage("assistant", state.text, tool_calls=asked), *told)
     return _ask_model(replace(state, messages=messages, calls=(), surplus=0))
+
+
+def _outcome(call: InHand) -> Finish:
+    """How a run ends that was this one call."""
+    if call.outcome is Outcome.OK:
+        return Finish(end=End.COMPLETED, text=call.content)
+    return Finish(end=End.FAILED, error=call.reason or "TOOL_FAILED", problem=call.content)
 
 
 def _json(arguments: Mapping[str, Any]) -> str:

@@ -12,8 +12,11 @@ from loremesh_agent.domain.grounding import is_refusal, support
 from loremesh_agent.domain.passages import Source, shown
 from loremesh_agent.domain.wording import Wording
 from loremesh_agent.engine.block import Block
+from loremesh_agent.errors import KeptFailure
 from loremesh_agent.ports import FinishedTurn, NewTurn
 
+# Of what a tool fails with, that which may be otherwise later.
+_PASSING = frozenset({"DEADLINE_EXCEEDED", "DEPENDENCY_UNAVAILABLE", "TOOL_TIMEOUT", "TOOL_UNAVAILABLE"})
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 
@@ -79,3 +82,8 @@ def answer(state: loop.State, end: loop.Finish, turn: NewTurn, *, text: str, gro
 def terminal(answer: Answer, end: loop.Finish) -> Completed | Incomplete:
     """What is told of it."""
     return Completed(answer) if end.end is loop.End.COMPLETED else Incomplete(answer)
+
+
+def call_failure(end: loop.Finish, tool: str) -> KeptFailure:
+    """Why a run failed that was one call."""
+    return KeptFailure(end.problem, reason=end.error, retryable=end.error in _PASSING, metadata={"tool": tool})

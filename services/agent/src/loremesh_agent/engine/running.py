@@ -33,11 +33,12 @@ from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
 from loremesh_agent.domain.tools import CallContext, Effect, Outcome, ToolCall
 from loremesh_agent.engine import concluding, questions, reserving
 from loremesh_agent.engine.block import Block
-from loremesh_agent.engine.memory import learn, scope_of
+from loremesh_agent.engine.memory import learn, note, scope_for
 from loremesh_agent.engine.preparing import Prepared, Preparing
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.retelling import called, refused, retelling, told
 from loremesh_agent.engine.settling import settle
+from loremesh_agent.engine.stopwatch import Stopwatch
 from loremesh_agent.engine.telling import Telling
 from loremesh_agent.errors import (
     ApprovalExpired,
@@ -49,6 +50,7 @@ from loremesh_agent.errors import (
 )
 from loremesh_agent.ports import (
     AskedInBackground,
+    Metronome,
     ModelFinish,
     ModelProvider,
     ModelRequest,
@@ -75,6 +77,7 @@ class Means:
     tools: Tools
     quoting: Quoting
     recollection: Recollection
+    metronome: Metronome
     group_seconds: float
 
 
@@ -99,21 +102,26 @@ class Running:
             prepared = await means.preparing.again(asked, question, asked.record, journal)
         run = _Run(job, asked, prepared, means=means, journal=journal)
         await run.go(approvals)
-        if run.answer is not None:
-            await self._learn(asked, prepared, run.answer)
+        if run.answer is not None and asked.order is None:
+            # What is lost when the worker dies here is no promise: the answer is kept.
+            await _learn(means, asked, prepared, run.answer)
 
-    async def _learn(self, asked: AskedInBackground, prepared: Prepared, answer: Answer) -> None:
-        """What is lost when the worker dies here is no promise: the answer is kept."""
-        turn = asked.turn
-        await learn(
-            Exchange(question=turn.text, answer=answer.text),
-            agent=prepared.agent,
-            scope=scope_of(agent_id=prepared.agent.id, conversation_id=answer.conversation_id),
-            recalled=prepared.recalled,
-            provider=self._means.provider,
-            memory=self._means.recollection,
-            run_id=turn.run_id,
-            message_id=turn.question_id,
+
+async def _learn(means: Means, asked: AskedInBackground, prepared: Prepared, answer: Answer) -> None:
+    turn, scope = asked.turn, scope_for(asked, prepared.agent)
+    await learn(
+        Exchange(question=turn.text, answer=answer.text),
+        agent=prepared.agent,
+        scope=scope,
+        recalled=prepared.recalled,
+        provider=means.provider,
+        memory=means.recollection,
+        run_id=turn.run_id,
+        message_id=turn.question_id,
+    )
+    if asked.order and asked.order.memory_run_id:
+        await note(
+            asked.order.name, answer.text, agent=prepared.agent, scope=scope, memory=means.recollection, turn=turn
         )
 
 
@@ -138,7 +146,7 @@ class _Run:
         self._state = prepared.state
         self._telling = Telling(job, asked, work=means.work, seconds=means.group_seconds)
         self._journal = journal
-        self._started_at = time.monotonic()
+        self._clock = Stopwatch()
         self._outcomes: asyncio.Queue[tuple[loop.Event, Step]] = asyncio.Queue()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._settled: list[Step] = []
@@ -229,7 +237,7 @@ class _Run:
         return budgets.reached(state.rules.budget, state.spent, grants=state.grants, reserve=reserve)
 
     def _worked(self) -> float:
-        return self._asked.worked_seconds + time.monotonic() - self._started_at
+        return self._asked.worked_seconds + self._clock.seconds
 
     def _intent(self, effect: loop.AskModel | loop.CallTool) -> Step:
         if isinstance(effect, loop.AskModel):
@@ -275,7 +283,9 @@ class _Run:
             async with asyncio.timeout(self._seconds_left()):
                 event, step = await self._outcomes.get()
         except TimeoutError:
-            self._apply(loop.LimitReached("time"))
+            # Unless it has been waiting for its minute.
+            if not self._seconds_left():
+                self._apply(loop.LimitReached("time"))
             return
         self._in_flight.pop(step.number, None)
         if not isinstance(event, loop.ToolLost):
@@ -316,6 +326,7 @@ class _Run:
         step = Step(number=effect.number, kind=StepKind.MODEL, state=StepState.STARTED, name=effect.model)
         self._asking = (step, block, request)
         heard = _Heard(model=effect.model)
+        await self._wait_for_the_minute()
         async with aclosing(self._means.provider.stream(request)) as events:
             async for event in events:
                 match event:
@@ -331,6 +342,13 @@ class _Run:
         block.end()
         self._asking = None
         self._outcomes.put_nowait(self._answered(effect, block, heard, request))
+
+    async def _wait_for_the_minute(self) -> None:
+        """Until the agent may be asked again; the run's own time stands still meanwhile, its job's does not."""
+        limit = self._agent.limits.max_rpm
+        while limit and (seconds := await self._means.metronome.beat(self._agent.id, limit=limit)):
+            with self._clock.stopped():
+                await asyncio.sleep(seconds)
 
     def _answered(
         self, effect: loop.AskModel, block: Block, heard: _Heard, request: ModelRequest
@@ -403,10 +421,11 @@ class _Run:
 
     async def _call_tool(self, effect: loop.CallTool) -> None:
         spec, turn = self._state.rules.tools[effect.name], self._asked.turn
+        scope = scope_for(self._asked, self._agent)
         context = CallContext(
             run_id=self._job.id,
-            agent_id=self._agent.id,
-            conversation_id=turn.conversation_id or turn.new_conversation_id,
+            agent_id=scope.agent_id,
+            conversation_id=scope.conversation_id,
             idempotency_key=self._key(effect.call_id),
             vector_store_ids=self._question.vector_store_ids or self._agent.vector_store_ids,
             message_id=turn.answer_id,
@@ -503,6 +522,9 @@ class _Run:
         answer = concluding.answer(self._state, end, turn, text=text, grounded=grounded)
         sources = await self._means.quoting.without_deleted(concluding.sources(self._state, text))
         answer = replace(answer, sources=sources)
+        if self._asked.order and end.end is loop.End.COMPLETED:
+            # Whoever comes next is told of it when this is told to be over.
+            await _learn(self._means, self._asked, self._prepared, answer)
         self._telling.add(concluding.terminal(answer, end))
         await self._telling.finish(self._change(), concluding.finished(answer, end))
         self.answer = answer if end.end is loop.End.COMPLETED else None
@@ -528,6 +550,8 @@ class _Run:
         end = self._state.end
         if end is not None and end.error == "APPROVAL_EXPIRED":
             return ApprovalExpired(end.problem)
+        if end is not None and self._state.invoked:
+            return concluding.call_failure(end, self._state.calls[0].name)
         provider, _, model = self._state.model.rpartition("/")
         problem = end.problem if end else ""
         return ModelOutputInvalid(problem, provider=provider, model=model)

@@ -19,7 +19,7 @@ ServiceError
 │   ├── ProviderStreamCut           UNAVAILABLE          PROVIDER_STREAM_CUT
 │   ├── ProviderRefused             FAILED_PRECONDITION  PROVIDER_REFUSED
 │   └── ProviderRateLimited         RESOURCE_EXHAUSTED   PROVIDER_RATE_LIMITED
-├── Missing                         NOT_FOUND            one each for approvals, memories, receipts, tool servers
+├── Missing                         NOT_FOUND            one each for approvals, memories, receipts, tasks, tool servers
 ├── ToolError                       what a model is told of a tool: TOOL_...
 └── one each for what agents, approvals, budgets, memories, prompts and tool servers refuse, named for its reason
 

@@ -21,6 +21,7 @@ from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prices import KnownProvider
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.steps import Change, Step
+from loremesh_agent.domain.tasks import Task, TaskOrder
 from loremesh_agent.domain.templates import KeptPrompt
 from loremesh_agent.domain.tool_servers import Described, NewToolServer, ToolServer
 from loremesh_agent.domain.tools import CallContext, ToolCall, ToolResult, ToolSpec
@@ -541,6 +542,9 @@ class AskedInBackground:
     record: Mapping[str, Any] | None = None
     # Since it has begun, without what it waited.
     worked_seconds: float = 0.0
+    # Whose turn it is, where that is no chat: empty for chats; `order` is what `request` asks for.
+    task_id: str = ""
+    order: TaskOrder | None = None
 
 
 class ChatJobStore(Protocol):
@@ -603,6 +607,48 @@ class ChatWork(Protocol):
         self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
     ) -> None:
         """Write the last events, keep the answer and complete the job: all of it or nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task to be accepted: `request` as it came, and by what a request is known to be the same."""
+
+    order: TaskOrder
+    request: bytes
+    request_hash: bytes
+    agent_id: str = ""
+    agent_revision: int = 0
+
+
+class TaskStore(Protocol):
+    """Keeps tasks; each is a chat job."""
+
+    async def create(self, new: NewTask) -> Task:
+        """Accept a task, all or nothing; the one there is where there is one of its id, with its answer.
+
+        Raises QueueFull, IdempotencyConflict.
+        """
+        ...
+
+    async def known(self, task_id: str, *, request_hash: bytes) -> Task | None:
+        """The task which this request made, with its answer; None where there is none. Raises IdempotencyConflict."""
+        ...
+
+    async def get(self, task_id: str) -> Task:
+        """The task, with its answer if there is one; raises TaskNotFound."""
+        ...
+
+    async def cancel(self, task_id: str) -> None:
+        """End a task that is not finished; raises TaskNotFound."""
+        ...
+
+
+class Metronome(Protocol):
+    """Counts how often agents ask their models."""
+
+    async def beat(self, agent_id: str, *, limit: int) -> float:
+        """Count one more in this minute; seconds to wait before asking again where it has `limit`, else zero."""
         ...
 
 

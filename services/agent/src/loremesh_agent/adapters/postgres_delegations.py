@@ -28,6 +28,11 @@ SELECT id, number, coworker, description, context, output, reason, answer_time I
 FROM delegations WHERE run_id = %s ORDER BY number
 """
 
+_OPEN_OF_RUN = """
+SELECT id, number, coworker, description, context, false AS is_delivered
+FROM delegations WHERE run_id = %s AND answer_time IS NULL ORDER BY number
+"""
+
 # The journal has no result yet of what was delivered.
 _UNHEARD = """
 SELECT FROM delegations JOIN steps USING (tenant, run_id, number)
@@ -102,6 +107,11 @@ async def of_run(connection: AsyncConnection[Row], run_id: str) -> Sequence[Dele
 async def is_unheard(connection: AsyncConnection[Row], run_id: str) -> bool:
     """Whether something was delivered that the run's journal does not know of."""
     return await (await connection.execute(_UNHEARD, [run_id])).fetchone() is not None
+
+
+async def open_of_run(database: Database, run_id: str) -> Sequence[Delegation]:
+    """What the run handed on and nobody delivered."""
+    return [_delegation(row) for row in await database.fetch(_OPEN_OF_RUN, [run_id])]
 
 
 def _delegation(row: Row) -> Delegation:

@@ -8,7 +8,7 @@ from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from loremesh_agent.adapters import postgres_approvals, postgres_delegations, postgres_steps
+from loremesh_agent.adapters import postgres_approvals, postgres_delegations, postgres_steps, task_facts
 from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
 from loremesh_agent.adapters.postgres_chat_work import END, append, check
 from loremesh_agent.adapters.postgres_quotations import forget_steps
@@ -23,7 +23,9 @@ _KEEP = """
 UPDATE chat_jobs SET usage = coalesce(%(usage)s, usage), record = coalesce(%(record)s, record) WHERE id = %(id)s
 """
 
-_WAIT = "UPDATE chat_jobs SET status = 'WAITING', wait_time = now() WHERE id = %s AND finish_time IS NULL"
+_WAIT = """
+UPDATE chat_jobs SET status = 'WAITING', wait_time = now() WHERE id = %s AND finish_time IS NULL RETURNING task_id
+"""
 
 # Held until somebody decides, or until it is too late to, and a while longer for whoever says so; for work that was
 # handed on, longer than anybody takes.
@@ -93,7 +95,8 @@ class PostgresRuns:
                 await append(connection, job, told, answer_id=answer_id, attempt=attempt)
                 until = max((each.due_time for each in pending), default=None)
                 await connection.execute(_HOLD, {"answer_id": answer_id, "until": until})
-                await connection.execute(_WAIT, [job.id])
+                row = await (await connection.execute(_WAIT, [job.id])).fetchone()
+                await task_facts.tell(connection, task_facts.WAITING, task_id=row["task_id"] if row else None)
         except _DecidedMeanwhile:
             job.progress.completed = False
             return False
@@ -105,11 +108,14 @@ class PostgresRuns:
             await complete(connection, job)
             await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
             await postgres_approvals.cancel_of_run(connection, job.id)
-            await connection.execute(END, {"id": job.id, "state": finished.state})
+            row = await (await connection.execute(END, {"id": job.id, "state": finished.state})).fetchone()
+            task_id = row["task_id"] if row else None
             if not await write_end(connection, answer_id, finished):
                 raise FenceLost(job.id)
             await forget_steps(connection, job.id, answer_id)
-            await go_on_with_next(connection, job.subject_id)
+            await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
+            if task_id is None:
+                await go_on_with_next(connection, job.subject_id)
 
     async def leave(self, job: Job, step: Step) -> None:
         """See ports.RunWork."""

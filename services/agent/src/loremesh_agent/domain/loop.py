@@ -141,11 +141,23 @@ def _after(state: State, event: Event) -> State:  # noqa: PLR0911 - one for each
 
 
 def _begun(state: State, event: Begun) -> State:
-    if state.messages:
+    if state.messages or state.invoked:
         return state
-    return _ask_model(
-        replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
-    )
+    state = replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
+    return _ask_model(state) if event.call is None else _invoke(state, event.call)
+
+
+def _invoke(state: State, call: CheckedCall) -> State:
+    """The one call that the run is."""
+    in_hand = _in_hand(state, call, call_id="call_0_0", affordable=True)
+    if in_hand.phase is Phase.CALL:
+        in_hand = replace(in_hand, number=1)
+    return _round_off(
+        replace(
+            state, invoked=True, calls=(in_hand,), number=in_hand.number,
+            spent=added(state.spent, replace(NOTHING, tool_calls=1)),
+        )
+    )  # fmt: skip
 
 
 def _ask_model(state: State) -> State:
@@ -184,12 +196,16 @@ def _answered(state: State, event: ModelAnswered) -> State:
         return _take_up(state, event)
     if event.problem and event.reason is FinishReason.STOP:
         return _repair(state, event)
-    whole = event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
-    if whole and state.rules.review is not None:
-        return replace(state, draft=Draft(text=event.text))
-    end = End.COMPLETED if whole else End.INCOMPLETE
-    reason = FinishReason.STOP if whole else event.reason
-    return replace(state, end=Finish(end=end, text=event.text, reason=reason))
+    if event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+        return _answered_with(state, event.text)
+    return replace(state, end=Finish(end=End.INCOMPLETE, text=event.text, reason=event.reason))
+
+
+def _answered_with(state: State, text: str) -> State:
+    """Take it as the output, unless a human has to accept it first."""
+    if state.rules.review is not None:
+        return replace(state, draft=Draft(text=text))
+    return replace(state, end=Finish(end=End.COMPLETED, text=text))
 
 
 def _repair(state: State, event: ModelAnswered) -> State:
@@ -278,7 +294,7 @@ def _told(state: State, event: ToolTold) -> State:
         sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
         untrusted=state.untrusted or spec is None or spec.untrusted,
     )
-    strange = event.sources or spec is None or spec.untrusted
+    strange = not state.invoked and (event.sources or spec is None or spec.untrusted)
     content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
         _with_call(
@@ -310,15 +326,16 @@ def _decided(state: State, event: HumanDecided) -> State:
         return state
     if event.fails_run:
         return replace(state, end=_expired(state, event))
-    changed = _call_decided(call, event)
+    changed = _call_decided(call, event, is_all=state.invoked)
     refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
     calls = tuple(changed if each is call else each for each in state.calls)
     return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
 
 
-def _call_decided(call: InHand, event: HumanDecided) -> InHand:
+def _call_decided(call: InHand, event: HumanDecided, *, is_all: bool) -> InHand:
     if event.answer:
-        content = event.answer if call.phase is Phase.REVIEW else f"A human answered: {event.answer}"
+        as_it_is = is_all or call.phase is Phase.REVIEW
+        content = event.answer if as_it_is else f"A human answered: {event.answer}"
         return replace(call, phase=Phase.ANSWERED, number=event.number, content=content)
     if not event.granted or call.name == ASK_HUMAN:
         comment = f": {event.comment}" if event.comment else "."
@@ -341,7 +358,9 @@ def _draft_decided(state: State, draft: Draft, event: HumanDecided) -> State:
     if event.granted:
         return replace(state, end=Finish(end=End.COMPLETED, text=draft.text))
     review = state.rules.review
-    if event.fails_run or not event.comment or review is None or state.rounds >= review.max_rounds:
+    # A call of a tool answers the same again.
+    is_final = event.fails_run or not event.comment or state.invoked
+    if is_final or review is None or state.rounds >= review.max_rounds:
         rejected = Finish(end=End.FAILED, text=draft.text, error="OUTPUT_REJECTED", problem=event.approval_id)
         return replace(state, end=rejected)
     told = (PromptMessage("assistant", draft.text), PromptMessage("user", remark(event.comment)))
@@ -370,6 +389,8 @@ def _round_off(state: State) -> State:
     """Once every call is answered, tell the model so and ask it again."""
     if not state.calls or state.limit or any(call.phase is not Phase.ANSWERED for call in state.calls):
         return state
+    if state.invoked:
+        return _invoked(state, state.calls[0])
     asked = tuple(ToolCall(id=each.call_id, name=each.name, arguments=_json(each.arguments)) for each in state.calls)
     told = [PromptMessage("tool", each.content, tool_call_id=each.call_id) for each in state.calls]
     if state.surplus:
@@ -377,6 +398,14 @@ def _round_off(state: State) -> State:
         told[-1] = replace(told[-1], content=told[-1].content + surplus)
     messages = (*state.messages, PromptMessage("assistant", state.text, tool_calls=asked), *told)
     return _ask_model(replace(state, messages=messages, calls=(), surplus=0))
+
+
+def _invoked(state: State, call: InHand) -> State:
+    """How a run goes on that was this one call."""
+    if call.outcome is not Outcome.OK:
+        failed = Finish(end=End.FAILED, error=call.reason or "TOOL_FAILED", problem=call.content)
+        return replace(state, end=failed)
+    return state if state.draft else _answered_with(state, call.content)
 
 
 def _json(arguments: Mapping[str, Any]) -> str:

@@ -59,6 +59,8 @@ class State:
     # Every call that was not made, in the order in which that was decided.
     refusals: tuple[InHand, ...] = ()
     untrusted: bool = False
+    # Whether it is one call, without a model.
+    invoked: bool = False
     # Whether what it said last rests on sources.
     grounded: bool = False
     # The answer, until a human accepts it, and how often one was sent back.

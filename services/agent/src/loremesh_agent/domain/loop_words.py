@@ -102,21 +102,25 @@ Wanted = AskModel | CallTool | HandOn | AskHuman | Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """The run begins with these messages; `untrusted` where text of strangers is among them."""
-
-    messages: tuple[PromptMessage, ...]
-    sources: tuple[Source, ...] = ()
-    untrusted: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedCall:
-    """A call the model asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
+    """A call that is asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
 
     name: str
     arguments: Mapping[str, Any] | None
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The run begins with these messages; `untrusted` where text of strangers is among them.
+
+    With a `call` it is that one call and ends with what it answers: no model is asked.
+    """
+
+    messages: tuple[PromptMessage, ...]
+    sources: tuple[Source, ...] = ()
+    untrusted: bool = False
+    call: CheckedCall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

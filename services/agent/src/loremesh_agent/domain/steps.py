@@ -85,7 +85,7 @@ def added(state: loop.State) -> Kept:
 
 def first_sources(journal: Sequence[Step]) -> tuple[Source, ...]:
     """The passages that a run began with."""
-    return tuple(map(source, journal[0].input["sources"]))
+    return tuple(map(source, journal[0].input.get("sources", ())))
 
 
 def model_answered(event: loop.ModelAnswered) -> Step:
@@ -131,9 +131,11 @@ def refused(call: loop.InHand) -> Step:
     )
 
 
-def retold(rules: loop.Rules, model: str, steps: Sequence[Step]) -> loop.State:
-    """A run as it stands by its journal, in the order of the numbers."""
+def retold(rules: loop.Rules, model: str, steps: Sequence[Step], *, begun: loop.Begun | None = None) -> loop.State:
+    """A run as it stands by its journal, in the order of the numbers; `begun` is a beginning that is not in it."""
     state = loop.State(rules=rules, model=model)
+    if begun:
+        state, _ = loop.step(state, begun)
     for step in steps:
         for event in _events(step, state):
             state, _ = loop.step(state, event)

@@ -8,9 +8,11 @@ from loremesh_agent.domain import loop
 from loremesh_agent.domain.conversations import State
 from loremesh_agent.domain.events import Answer, Completed, Incomplete
 from loremesh_agent.domain.passages import Source, shown
-from loremesh_agent.errors import ApprovalExpired, ModelOutputInvalid, OutputRejected
+from loremesh_agent.errors import ApprovalExpired, KeptFailure, ModelOutputInvalid, OutputRejected
 from loremesh_agent.ports import FinishedTurn, NewTurn
 
+# Of what a tool fails with, that which may be otherwise later.
+_PASSING = frozenset({"DEADLINE_EXCEEDED", "DEPENDENCY_UNAVAILABLE", "TOOL_TIMEOUT", "TOOL_UNAVAILABLE"})
 _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 
@@ -61,5 +63,12 @@ def failure(state: loop.State) -> ServiceError:
         return ApprovalExpired(problem)
     if error == OutputRejected.reason:
         return OutputRejected(problem)
+    if state.end and state.invoked:
+        return _call_failure(state.end, state.calls[0].name)
     provider, _, model = state.model.rpartition("/")
     return ModelOutputInvalid(problem, provider=provider, model=model)
+
+
+def _call_failure(end: loop.Finish, tool: str) -> KeptFailure:
+    """Why a run failed that was one call."""
+    return KeptFailure(end.problem, reason=end.error, retryable=end.error in _PASSING, metadata={"tool": tool})

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from loremesh_agent.engine.preparing import Preparing
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.ports import ModelProvider, Models, Recollection, RunWork, Tools
+from loremesh_agent.ports import Metronome, ModelProvider, Models, Recollection, RunWork, Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,4 +18,5 @@ class Means:
     tools: Tools
     quoting: Quoting
     recollection: Recollection
+    metronome: Metronome
     group_seconds: float

@@ -1,7 +1,6 @@
 """Runs an agent with tools: what the loop wants is intended, done, and kept, one transaction after the other."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,11 +18,12 @@ from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
 from loremesh_agent.engine import concluding
 from loremesh_agent.engine.means import Means
-from loremesh_agent.engine.memory import learn, scope_of
+from loremesh_agent.engine.memory import learn, note, scope_for
 from loremesh_agent.engine.model_steps import ModelSteps
 from loremesh_agent.engine.preparing import Prepared
 from loremesh_agent.engine.retelling import called, refused, retelling
 from loremesh_agent.engine.settling import settle
+from loremesh_agent.engine.stopwatch import Stopwatch
 from loremesh_agent.engine.telling import Telling
 from loremesh_agent.engine.tool_steps import ToolSteps
 from loremesh_agent.engine.waiting import Waiting
@@ -53,21 +53,26 @@ class Running:
             prepared = await means.preparing.again(asked, question, asked.record, recorded.steps)
         run = _Run(job, asked, prepared, means=means, recorded=recorded)
         await run.go()
-        if run.answer is not None:
-            await self._learn(asked, prepared, run.answer)
+        if run.answer is not None and asked.order is None:
+            # What is lost when the worker dies here is no promise: the answer is kept.
+            await _learn(means, asked, prepared, run.answer)
 
-    async def _learn(self, asked: AskedInBackground, prepared: Prepared, answer: Answer) -> None:
-        """What is lost when the worker dies here is no promise: the answer is kept."""
-        turn = asked.turn
-        await learn(
-            Exchange(question=turn.text, answer=answer.text),
-            agent=prepared.agent,
-            scope=scope_of(agent_id=prepared.agent.id, conversation_id=answer.conversation_id),
-            recalled=prepared.recalled,
-            provider=self._means.provider,
-            memory=self._means.recollection,
-            run_id=turn.run_id,
-            message_id=turn.question_id,
+
+async def _learn(means: Means, asked: AskedInBackground, prepared: Prepared, answer: Answer) -> None:
+    turn, scope = asked.turn, scope_for(asked, prepared.agent)
+    await learn(
+        Exchange(question=turn.text, answer=answer.text),
+        agent=prepared.agent,
+        scope=scope,
+        recalled=prepared.recalled,
+        provider=means.provider,
+        memory=means.recollection,
+        run_id=turn.run_id,
+        message_id=turn.question_id,
+    )
+    if asked.order and asked.order.memory_run_id:
+        await note(
+            asked.order.name, answer.text, agent=prepared.agent, scope=scope, memory=means.recollection, turn=turn
         )
 
 
@@ -78,7 +83,7 @@ class _Run:
         self, job: Job, asked: AskedInBackground, prepared: Prepared, *, means: Means, recorded: Recorded
     ) -> None:
         self._job, self._asked, self._means = job, asked, means
-        self._agent = prepared.agent
+        self._prepared, self._agent = prepared, prepared.agent
         self._state = prepared.state
         self._telling = Telling(job, asked, work=means.work, seconds=means.group_seconds)
         self._model = ModelSteps(
@@ -87,7 +92,7 @@ class _Run:
         self._tools = ToolSteps(job, asked, prepared, tools=means.tools, tell=self._telling.add)
         self._waiting = Waiting(job, asked, prepared, recorded=recorded, tools=means.tools, tell=self._telling.add)
         self._recorded = recorded
-        self._started_at = time.monotonic()
+        self._clock = Stopwatch()
         self._outcomes: asyncio.Queue[tuple[loop.Event, Step]] = asyncio.Queue()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._settled: list[Step] = []
@@ -173,7 +178,7 @@ class _Run:
         return budgets.reached(state.rules.budget, state.spent, grants=state.grants, reserve=reserve)
 
     def _worked(self) -> float:
-        return self._asked.worked_seconds + time.monotonic() - self._started_at
+        return self._asked.worked_seconds + self._clock.seconds
 
     def _intent(self, effect: loop.AskModel | loop.CallTool | loop.HandOn) -> Step:
         if isinstance(effect, loop.AskModel):
@@ -216,7 +221,9 @@ class _Run:
             async with asyncio.timeout(self._seconds_left()):
                 event, step = await self._outcomes.get()
         except TimeoutError:
-            self._apply(loop.LimitReached("time"))
+            # Unless it has been waiting for its minute.
+            if not self._seconds_left():
+                self._apply(loop.LimitReached("time"))
             return
         self._in_flight.pop(step.number, None)
         if not isinstance(event, loop.ToolLost):
@@ -244,7 +251,15 @@ class _Run:
         self._refusals = len(self._state.refusals)
 
     async def _ask_model(self, effect: loop.AskModel) -> None:
+        await self._wait_for_the_minute()
         self._outcomes.put_nowait(await self._model.ask(effect, self._state, self._reserves.get(effect.number)))
+
+    async def _wait_for_the_minute(self) -> None:
+        """Until the agent may be asked again; the run's own time stands still meanwhile, its job's does not."""
+        limit = self._agent.limits.max_rpm
+        while limit and (seconds := await self._means.metronome.beat(self._agent.id, limit=limit)):
+            with self._clock.stopped():
+                await asyncio.sleep(seconds)
 
     async def _call_tool(self, effect: loop.CallTool) -> None:
         self._outcomes.put_nowait(await self._tools.call(effect, self._state.rules.tools[effect.name]))
@@ -284,6 +299,9 @@ class _Run:
         answer = concluding.answer(self._state, end, turn, text=text, grounded=grounded)
         sources = await self._means.quoting.without_deleted(concluding.sources(self._state, text))
         answer = replace(answer, sources=sources)
+        if self._asked.order and end.end is loop.End.COMPLETED:
+            # Whoever comes next is told of it when this is told to be over.
+            await _learn(self._means, self._asked, self._prepared, answer)
         self._telling.add(concluding.terminal(answer, end))
         await self._telling.finish(self._change(), concluding.finished(answer, end))
         self.answer = answer if end.end is loop.End.COMPLETED else None

@@ -13,6 +13,7 @@ from loremesh_agent.domain.events import Payload
 from loremesh_agent.domain.passages import Passage, Source
 from loremesh_agent.domain.steps import Step, StepKind, StepState
 from loremesh_agent.domain.tools import CallContext, Effect, Outcome, ToolSpec
+from loremesh_agent.engine.memory import scope_for
 from loremesh_agent.engine.preparing import Prepared
 from loremesh_agent.engine.retelling import told
 from loremesh_agent.errors import ToolTimeout
@@ -61,10 +62,11 @@ class ToolSteps:
 
     def _context(self, effect: loop.CallTool) -> CallContext:
         turn, agent = self._asked.turn, self._prepared.agent
+        scope = scope_for(self._asked, agent)
         return CallContext(
             run_id=self._job.id,
-            agent_id=agent.id,
-            conversation_id=turn.conversation_id or turn.new_conversation_id,
+            agent_id=scope.agent_id,
+            conversation_id=scope.conversation_id,
             idempotency_key=self.key(effect.call_id),
             vector_store_ids=self._prepared.question.vector_store_ids or agent.vector_store_ids,
             message_id=turn.answer_id,

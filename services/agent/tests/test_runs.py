@@ -321,7 +321,7 @@ async def test_what_a_dead_worker_has_done_is_not_done_again_and_is_told_again(m
         assert len(tool.calls) == 1
         assert [kind for kind in kinds([each for each in events if each.attempt == 2]) if kind != "text_delta"] == [
             "run_started", "sources", "text_start", "text_finish", "tool_call", "tool_result", "usage",
-            "text_start", "usage", "text_finish", "completed",
+            "text_start", "text_finish", "usage", "completed",
         ]  # fmt: skip
 
 

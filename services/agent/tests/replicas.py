@@ -8,6 +8,7 @@ from typing import Any
 
 from grpc import aio
 from loremesh.agent.v1 import (
+    agent_pb2_grpc,
     approval_pb2_grpc,
     chat_job_pb2_grpc,
     chat_pb2,
@@ -62,6 +63,7 @@ class Replica:
         self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
         self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
+        self.agents = agent_pb2_grpc.AgentServiceStub(self.channel)
         self.tasks = task_pb2_grpc.TaskServiceStub(self.channel)
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from loremesh_agent.adapters.postgres_chat_jobs import end
 from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
 from loremesh_agent.adapters.postgres_turns import history_before, write_end
 from loremesh_agent.domain.chat_jobs import Status
+from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Failed, Payload
 from loremesh_agent.domain.journal import entry
 from loremesh_agent.errors import ConversationBusy, ConversationNotFound, GivenUp
@@ -31,11 +32,14 @@ UPDATE chat_jobs SET
 FROM messages AS said, messages AS asked, before
 WHERE chat_jobs.id = before.id AND finish_time IS NULL AND said.id = answer_id AND asked.id = question_id
 RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, attempt, asked.content AS text,
-    said.state, record, before.resumed,
+    said.state, said.agent_revision, record, before.resumed, task_id,
     extract(epoch FROM now() - begin_time - waited)::float8 AS worked_seconds
 """
 
-END = "UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL"
+END = """
+UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL
+RETURNING task_id
+"""
 
 
 class PostgresChatWork:
@@ -53,7 +57,9 @@ class PostgresChatWork:
                 raise ConversationNotFound(job.subject_id)
             if row["state"] != "IN_PROGRESS":
                 raise GivenUp(ConversationBusy(job.subject_id, retry_after=1.0))
-            history = await history_before(connection, row["conversation_id"], question_id=row["question_id"])
+            history: Sequence[Exchange] = []
+            if row["task_id"] is None:
+                history = await history_before(connection, row["conversation_id"], question_id=row["question_id"])
         turn = NewTurn(
             run_id=job.id,
             question_id=row["question_id"],
@@ -62,6 +68,7 @@ class PostgresChatWork:
             agent_id=row["agent_id"],
             conversation_id=row["conversation_id"],
             new_conversation_id=row["conversation_id"],
+            agent_revision=row["agent_revision"],
         )
         return AskedInBackground(
             turn=turn,
@@ -71,6 +78,7 @@ class PostgresChatWork:
             resumed=row["resumed"],
             record=row["record"],
             worked_seconds=row["worked_seconds"],
+            task_id=row["task_id"] or "",
         )
 
     async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:

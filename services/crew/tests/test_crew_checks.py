@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -171,7 +172,7 @@ def test_cycles_are_found_exactly_where_there_are_some(edges: list[set[int]]) ->
     for cycle in cycles:
         way = cycle.description.removeprefix("Tasks wait for each other: ").removesuffix(".").split(" -> ")
         assert way[0] == way[-1]
-        assert all(int(after[1:]) in waits[int(before[1:])] for before, after in zip(way, way[1:], strict=False))
+        assert all(int(after[1:]) in waits[int(before[1:])] for before, after in pairwise(way))
     done: set[int] = set()
     while ready := {i for i, others in enumerate(waits) if i not in done and others <= done}:
         done |= ready

@@ -139,6 +139,11 @@ def test_a_schema_that_may_have_more_inputs_refuses_no_placeholder(schema: dict[
     assert found(crew(task("a", description="{tone}"), inputs_schema=schema)) == set()
 
 
+def test_rules_too_large_together_are_not_even_compiled() -> None:
+    guardrails = tuple(Guardrail(matches="(" + "x" * 999) for _ in range(16))
+    assert found(crew(*(task(f"t{i}", guardrails=guardrails) for i in range(20)))) == {("tasks", "CREW_INVALID")}
+
+
 def test_every_fault_is_told_at_once() -> None:
     broken = crew(
         task("a", "b", agent="zoe", description=" "),

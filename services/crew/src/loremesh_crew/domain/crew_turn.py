@@ -75,7 +75,9 @@ class Turn:
         part = None
         if not spent_out(limits, used, tools=tools):
             reserved = [each.reserved for each in self.items.values() if each.task_id]
-            part = share(limits, used, reserved, among=self._to_begin(), tools=tools)
+            # Whoever may hand work on leaves something for it.
+            among = self._to_begin() + bool(self.cast.coworkers(item))
+            part = share(limits, used, reserved, among=among, tools=tools)
             # Whoever waits for work handed on gives nothing back before that is done.
             if part is None and item.origin is not Origin.DELEGATED:
                 return False

@@ -10,6 +10,7 @@ from loremesh_crew.domain import flow_tells as tells
 from loremesh_crew.domain import flow_ways as ways
 from loremesh_crew.domain import flow_work as work
 from loremesh_crew.domain.definitions import AgentWork, FlowState, ToolWork, WaitWork
+from loremesh_crew.domain.flow_checks import MAX_LEVELS
 from loremesh_crew.domain.flow_state import FlowRunState, KeptSignal, Visit
 from loremesh_crew.domain.machine import (
     CancelTask,
@@ -48,6 +49,8 @@ class Turn:
 
     def result(self) -> tuple[FlowRunState, tuple[Command, ...]]:
         """The state after it, and the commands."""
+        if self._steps:
+            self.remember(visits=_shown(self.state.visits), reports=ways.kept(self.state.reports))
         return self.state, tuple(self.commands)
 
     def remember(self, **fields: Any) -> None:
@@ -104,9 +107,7 @@ class Turn:
         counts = dict(self.state.entered_by_state)
         counts[state_id] = counts.get(state_id, 0) + 1
         visit = Visit(state=state_id, number=counts[state_id])
-        self.remember(
-            entered=self.state.entered + 1, entered_by_state=counts, visits=_shown((*self.state.visits, visit))
-        )
+        self.remember(entered=self.state.entered + 1, entered_by_state=counts, visits=(*self.state.visits, visit))
         self.tell("state_entered", {"state": state_id, "visit": visit.number}, of=visit)
         return visit
 
@@ -123,6 +124,10 @@ class Turn:
     def _delegate(self, at: FlowState, visit: Visit) -> None:
         if kind := work.spent(self.run, self.state, at):
             self.fail("RUN_BUDGET_EXHAUSTED", f"The run took as much as it may: {kind}.")
+            return
+        if at.flow and self.run.depth + 2 > MAX_LEVELS:
+            message = f"Flows contain each other deeper than {MAX_LEVELS} levels."
+            self.finish(TaskStatus.FAILED, reason="FLOW_CYCLE", message=message)
             return
         id_ = f"{self.run.run_id}.{self.state.started + 1}"
         try:
@@ -221,7 +226,7 @@ class Turn:
             self._arrive(at)
             return None
         report, chosen = ways.chosen(self.run, self.state, at, visit)
-        self.remember(reports=ways.kept((*self.state.reports, report)))
+        self.remember(reports=(*self.state.reports, report))
         self.tell("transition_taken", {"report": report}, of=visit)
         if chosen is None:
             self.fail("NO_TRANSITION", ways.none_held(at, visit, report))

@@ -65,6 +65,7 @@ def needed(flow: Flow) -> tuple[str, ...]:
 
 def texts_of(flow: Flow) -> Iterator[tuple[str, Any]]:
     """What may hold placeholders, by its field: texts, and the arguments of tools."""
+    yield "output", flow.output
     for i, state in enumerate(flow.states):
         match state.work:
             case CrewWork(inputs=given):

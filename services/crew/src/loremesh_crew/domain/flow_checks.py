@@ -27,6 +27,8 @@ from loremesh_crew.errors import FlowInvalid, InputInvalid, InputMissing, Variab
 
 # All variables of a run together, as JSON.
 MAX_VARIABLES = 262_144
+# A flow, those in it, those in them, and so on.
+MAX_LEVELS = 5
 EMPTY: Mapping[VariableType, Any] = {
     VariableType.STRING: "",
     VariableType.INT: 0,
@@ -61,6 +63,18 @@ def needed(flow: Flow) -> tuple[str, ...]:
     variables = {variable.name for variable in flow.variables}
     named = chain.from_iterable(texts.names_within(text) for _, text in texts_of(flow))
     return tuple(dict.fromkeys(name for name in named if name not in variables and not _is_output(name)))
+
+
+def ungiven(flow: Flow, given: Iterable[str], wanted: Iterable[str], *, field: str) -> Iterator[FieldViolation]:
+    """The inputs a crew or flow wants of a state that neither the state nor the flow can have for it."""
+    known = _known_inputs(flow)
+    if known is None:
+        return
+    had = {*given, *known, *(variable.name for variable in flow.variables)}
+    for name in wanted:
+        if name not in had:
+            problem = f"The input {name!r} is not given, and neither a variable nor among the flow's inputs."
+            yield FieldViolation(f"{field}.inputs", problem, "INPUT_UNKNOWN")
 
 
 def texts_of(flow: Flow) -> Iterator[tuple[str, Any]]:

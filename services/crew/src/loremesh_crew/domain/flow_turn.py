@@ -10,6 +10,7 @@ from loremesh_crew.domain import flow_tells as tells
 from loremesh_crew.domain import flow_ways as ways
 from loremesh_crew.domain import flow_work as work
 from loremesh_crew.domain.definitions import AgentWork, FlowState, ToolWork, WaitWork
+from loremesh_crew.domain.flow_checks import MAX_LEVELS
 from loremesh_crew.domain.flow_state import FlowRunState, KeptSignal, Visit
 from loremesh_crew.domain.machine import (
     CancelTask,
@@ -123,6 +124,10 @@ class Turn:
     def _delegate(self, at: FlowState, visit: Visit) -> None:
         if kind := work.spent(self.run, self.state, at):
             self.fail("RUN_BUDGET_EXHAUSTED", f"The run took as much as it may: {kind}.")
+            return
+        if at.flow and self.run.depth + 2 > MAX_LEVELS:
+            message = f"Flows contain each other deeper than {MAX_LEVELS} levels."
+            self.finish(TaskStatus.FAILED, reason="FLOW_CYCLE", message=message)
             return
         id_ = f"{self.run.run_id}.{self.state.started + 1}"
         try:

@@ -34,6 +34,4 @@ def load() -> tuple[Mapping[str, Crew], Mapping[str, Flow]]:
 
 def _documents() -> list[Any]:
     paths = sorted(each.name for each in files(prebuilt).iterdir() if each.name.endswith(".yaml"))
-    return [
-        document for name in paths for document in yaml.safe_load_all((files(prebuilt) / name).read_text("utf-8"))
-    ]
+    return [document for name in paths for document in yaml.safe_load_all((files(prebuilt) / name).read_text("utf-8"))]

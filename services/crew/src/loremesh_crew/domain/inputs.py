@@ -56,7 +56,9 @@ def held_against(
 
 def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties", {})
-    return {name: each["default"] for name, each in properties.items() if isinstance(each, Mapping) and "default" in each}
+    return {
+        name: each["default"] for name, each in properties.items() if isinstance(each, Mapping) and "default" in each
+    }
 
 
 def _kept(inputs: Mapping[str, Any], field: str) -> dict[str, Any]:

@@ -195,6 +195,11 @@ class Flowing:
         self._flow.variables.add(name=name, type=kind, initial=None if initial is None else _value(initial))
         return self
 
+    def output(self, text: str) -> Self:
+        """Say what its runs' output is, as text with placeholders; otherwise it is the last output there was."""
+        self._flow.output = text
+        return self
+
     def max_iterations(self, visits: int) -> Self:
         """Visit so many states at most."""
         self._flow.max_iterations = visits

@@ -52,6 +52,7 @@ def flow(kept: Flow) -> pb.Flow:
         create_time=timestamp(kept.create_time),
         update_time=timestamp(kept.update_time),
         etag=kept.etag,
+        output=kept.output,
     )
 
 
@@ -68,6 +69,7 @@ def read_flow(proto: pb.Flow) -> Flow:
         limits=read_run_limits(proto.limits),
         inputs_schema=plain(proto.inputs_schema) if proto.HasField("inputs_schema") else None,
         example_inputs=plain(proto.example_inputs) if proto.HasField("example_inputs") else None,
+        output=clean(proto.output),
     )
 
 

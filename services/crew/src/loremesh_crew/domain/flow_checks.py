@@ -79,6 +79,7 @@ def ungiven(flow: Flow, given: Iterable[str], wanted: Iterable[str], *, field: s
 
 def texts_of(flow: Flow) -> Iterator[tuple[str, Any]]:
     """What may hold placeholders, by its field: texts, and the arguments of tools."""
+    yield "output", flow.output
     for i, state in enumerate(flow.states):
         match state.work:
             case CrewWork(inputs=given):

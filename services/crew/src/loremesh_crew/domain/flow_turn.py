@@ -249,11 +249,16 @@ class Turn:
             return
         state = self.state
         whole = not state.incomplete_reason
+        try:
+            output = work.output(self.run, state)
+        except TextTooLong:
+            self.fail("TASK_TOO_LARGE", "The output that the flow asks for is too long.")
+            return
         self.end(
             End(
                 status=RunStatus.COMPLETED if whole else RunStatus.INCOMPLETE,
-                output=state.result,
-                output_json=state.result_json,
+                output=state.result if output is None else output,
+                output_json=state.result_json if output is None else None,
                 reason=state.incomplete_reason,
                 message=state.incomplete_message,
             )

@@ -69,6 +69,12 @@ def begun(run: Pinned, state: FlowRunState, at: FlowState, id_: str, time: datet
     return None
 
 
+def output(run: Pinned, state: FlowRunState) -> str | None:
+    """A run's output as the flow words it; None where that is the last there was. Raises TextTooLong."""
+    wanted = flow_of(run).output
+    return Filler(_values(run, state)).text(wanted) if wanted else None
+
+
 def left(run: Pinned, state: FlowRunState, time: datetime) -> RunLimits:
     """What a run may still take; a limit of which nothing is left is the least there is."""
     limits, used = run.limits, state.usage

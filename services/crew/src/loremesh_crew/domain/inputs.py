@@ -42,9 +42,9 @@ def held_against(
 ) -> dict[str, Any]:
     """The inputs as they are kept, where they fulfil a schema that was checked and have all that is needed.
 
-    Raises InputMissing, InputInvalid.
+    What is not given is what the schema says by `default`, of its own properties. Raises InputMissing, InputInvalid.
     """
-    kept = _kept(inputs, field)
+    kept = {**_defaults(schema or {}), **_kept(inputs, field)}
     required = schema.get("required", ()) if schema else ()
     for name in chain(needed, required):
         if name not in kept:
@@ -52,6 +52,13 @@ def held_against(
     if schema is not None and (problem := schemas.problem(schema, kept)):
         raise InputInvalid(problem, field=field)
     return kept
+
+
+def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+    properties = schema.get("properties", {})
+    return {
+        name: each["default"] for name, each in properties.items() if isinstance(each, Mapping) and "default" in each
+    }
 
 
 def _kept(inputs: Mapping[str, Any], field: str) -> dict[str, Any]:

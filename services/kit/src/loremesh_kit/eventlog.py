@@ -34,6 +34,17 @@ SELECT %(tenant)s, %(run_id)s, last_seq, %(kind)s, %(payload)s, %(attempt)s, %(p
 RETURNING seq
 """
 
+_APPEND_ALL = """
+WITH head AS (
+    INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%(tenant)s, %(run_id)s, %(count)s)
+    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + %(count)s, last_at = now()
+    RETURNING last_seq
+)
+INSERT INTO events (tenant, run_id, seq, kind, payload, attempt, path)
+SELECT %(tenant)s, %(run_id)s, last_seq - %(count)s + place, kind, payload, %(attempt)s, '{}'
+FROM head, unnest(%(kinds)s::text[], %(payloads)s::jsonb[]) WITH ORDINALITY AS given (kind, payload, place)
+"""
+
 _READ = """
 SELECT seq, time, kind, payload, attempt, path FROM events
 WHERE tenant = %(tenant)s AND run_id = %(run_id)s AND seq > %(after_seq)s
@@ -103,6 +114,30 @@ async def append(
     row = await cursor.fetchone()
     touch(connection, _topic(run_id))
     return int(row["seq"]) if row else 0
+
+
+async def append_all(
+    connection: AsyncConnection[Row],
+    happened: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    run_id: str,
+    attempt: int = 1,
+) -> None:
+    """Write the next events of a run, kind and payload each, in one round trip; otherwise as `append`."""
+    if not happened:
+        return
+    await connection.execute(
+        _APPEND_ALL,
+        {
+            "tenant": identity.current().tenant,
+            "run_id": run_id,
+            "count": len(happened),
+            "kinds": [kind for kind, _ in happened],
+            "payloads": [Jsonb(dict(payload)) for _, payload in happened],
+            "attempt": attempt,
+        },
+    )
+    touch(connection, _topic(run_id))
 
 
 async def read(connection: AsyncConnection[Row], *, run_id: str, after_seq: int, limit: int) -> list[Event]:

@@ -167,7 +167,7 @@ class Mesh:
             bus = await stack.enter_async_context(connect(self.nats_url, service="crew"))
             agent_bus = await stack.enter_async_context(connect(self.nats_url, service="agent"))
             async with asyncio.timeout(SECONDS):
-                while not agent_bus.is_connected:
+                while not agent_bus.is_connected:  # noqa: ASYNC110 - it is seen by asking
                     await asyncio.sleep(0.01)
             await agent_bus.ensure_service_stream()
             outside = Outside(database=database, bus=bus, agents=self.agents, tasks=self.tasks)

@@ -10,6 +10,7 @@ from loremesh_kit.postgres import open_database
 from loremesh_kit.server import Wired
 from loremesh_kit.server import main as serve
 
+from loremesh_crew.adapters import prebuilt
 from loremesh_crew.adapters.agent_tasks import AgentServiceTasks
 from loremesh_crew.adapters.agents import GrpcAgents
 from loremesh_crew.settings import CrewSettings
@@ -24,11 +25,14 @@ async def wire(settings: CrewSettings) -> AsyncIterator[Wired]:
         bus = await stack.enter_async_context(events.connect(settings.nats_url, service=SERVICE))
         agent = await stack.enter_async_context(open_channel(settings.agent_target))
         tasks = AgentServiceTasks(channel=agent)
+        crews, flows = prebuilt.load()
         outside = Outside(
             database=database,
             bus=bus,
             agents=GrpcAgents(channel=agent),
             tasks=tasks,
+            crews=crews,
+            flows=flows,
             probes={"postgres": database.probe, "nats": bus.probe, "agent": tasks.ping},
         )
         yield assemble(outside, settings=settings)

@@ -13,6 +13,7 @@ from loremesh_crew.crew_protos import crew
 from loremesh_crew.domain.comparing import mermaid
 from loremesh_crew.domain.machine import Pinned
 from loremesh_crew.engine.runs import Runs
+from loremesh_crew.flow_protos import flow
 
 _PAGE = 500
 # More than that is in the lists.
@@ -53,7 +54,7 @@ async def _events(runs: Runs, run_id: str) -> list[dict[str, Any]]:
 def _definition(pinned: Pinned) -> dict[str, Any]:
     if pinned.crew:
         return {"crew": _plain(crew(pinned.crew))}
-    return {}
+    return {"flow": _plain(flow(pinned.flow))} if pinned.flow else {}
 
 
 def _plain(proto: Message) -> dict[str, Any]:

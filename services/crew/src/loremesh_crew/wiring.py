@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from loremesh.crew.v1 import run_pb2
 from loremesh.crew.v1.crew_pb2_grpc import add_CrewServiceServicer_to_server
+from loremesh.crew.v1.flow_pb2_grpc import add_FlowServiceServicer_to_server
 from loremesh.crew.v1.run_pb2_grpc import add_RunServiceServicer_to_server
 from loremesh_kit.clock import Clock, SystemClock
 from loremesh_kit.events import Bus
@@ -25,6 +26,8 @@ from loremesh_crew.domain.flow_machine import FlowMachine
 from loremesh_crew.domain.machine import RunKind
 from loremesh_crew.engine.crews import CrewEngine
 from loremesh_crew.engine.errands import Errands
+from loremesh_crew.engine.flow_vetting import FlowVetting
+from loremesh_crew.engine.flows import FlowEngine
 from loremesh_crew.engine.hearing import Hearing, Inquiry
 from loremesh_crew.engine.kickoff import Kickoff
 from loremesh_crew.engine.library import DefinitionLibrary
@@ -32,6 +35,7 @@ from loremesh_crew.engine.replaying import Replaying
 from loremesh_crew.engine.running import Running
 from loremesh_crew.engine.runs import Purge, Runs
 from loremesh_crew.engine.vetting import Vetting
+from loremesh_crew.flow_servicer import FlowServicer
 from loremesh_crew.ports import AgentRegistry, AgentTasks, Machines
 from loremesh_crew.run_servicer import RunServicer
 from loremesh_crew.settings import CrewSettings
@@ -41,6 +45,7 @@ SERVICE = "crew"
 MACHINES: Machines = {(RunKind.CREW, 1): CrewMachine(), (RunKind.FLOW, 1): FlowMachine()}
 
 _CREWS = "loremesh.crew.v1.CrewService"
+_FLOWS = "loremesh.crew.v1.FlowService"
 _RUNS = "loremesh.crew.v1.RunService"
 _IDEMPOTENT = frozenset(
     f"/{service}/{rpc}"
@@ -57,6 +62,7 @@ _IDEMPOTENT = frozenset(
                 "KickoffCrewForEach",
             ),
         ),
+        (_FLOWS, ("CreateFlow", "UpdateFlow", "DeleteFlow", "RollbackFlow", "KickoffFlow")),
         (_RUNS, ("ForkRun",)),
     )
     for rpc in rpcs
@@ -141,6 +147,13 @@ class _Parts:
             vetting=vetting,
             kickoffs=self._kickoff,
         )
+        flows = FlowEngine(
+            store=self._flows,
+            built_in=self._outside.flows,
+            library=self._library,
+            vetting=FlowVetting(library=self._library, vetting=vetting),
+            kickoffs=self._kickoff,
+        )
         replaying = Replaying(
             database=self._outside.database,
             views=self.views,
@@ -152,6 +165,11 @@ class _Parts:
                 add=add_CrewServiceServicer_to_server,
                 servicer=CrewServicer(engine=crews, show=self._show),
                 name=_CREWS,
+            ),
+            Servicer(
+                add=add_FlowServiceServicer_to_server,
+                servicer=FlowServicer(engine=flows, show=self._show),
+                name=_FLOWS,
             ),
             Servicer(
                 add=add_RunServiceServicer_to_server,

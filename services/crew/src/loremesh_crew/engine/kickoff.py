@@ -8,8 +8,9 @@ from loremesh_kit import identity
 from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import Database
 
+from loremesh_crew.domain import flow_checks
 from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, RunLimits
-from loremesh_crew.domain.inputs import check_inputs, held_against
+from loremesh_crew.domain.inputs import check_inputs
 from loremesh_crew.domain.machine import Pinned, RunKind, StartChild
 from loremesh_crew.engine.running import Running
 from loremesh_crew.errors import AgentUnknown, RunsFull
@@ -159,10 +160,10 @@ def _smaller(one: Any, other: Any) -> Any:
 
 
 def checked(definition: Crew | Flow, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a run as they are kept; raises InputMissing, InputInvalid."""
+    """The inputs of a run as they are kept; raises InputMissing, InputInvalid, VariableInvalid."""
     if isinstance(definition, Crew):
         return check_inputs(definition, inputs)
-    return held_against(inputs, schema=definition.inputs_schema, needed=())
+    return flow_checks.check_inputs(definition, inputs)
 
 
 def _record(definition: Crew | Flow, run: NewRun, *, pins: Mapping[str, int]) -> NewRecord:

@@ -1,0 +1,119 @@
+"""Flows set to work on a real Postgres and NATS: crews below them, timers, signals."""
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from grpc import aio
+from loremesh.crew.v1 import flow_pb2, flow_pb2_grpc
+from loremesh.crew.v1 import run_pb2 as pb
+from loremesh_kit.channel import reason_of
+
+from .replicas import Mesh, Replica, at_once, kinds, until
+
+pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
+
+FLOW = {
+    "id": "release",
+    "states": [
+        {"id": "write", "initial": True, "crew": {"crew_id": "press", "inputs": {"topic": "{topic}"}}},
+        {"id": "review", "wait": {"signal": "approved"}},
+        {"id": "pause", "wait": {"duration": "0.05s"}},
+        {"id": "done", "final": True},
+    ],
+    "transitions": [
+        {"from": "write", "to": "review", "condition": {"on_success": {}}},
+        {"from": "review", "to": "pause", "condition": {"output_contains": {"text": "yes"}}},
+        {"from": "pause", "to": "done"},
+    ],
+    "variables": [{"name": "topic", "type": "VARIABLE_TYPE_STRING"}],
+}
+
+
+async def kickoff(here: Replica) -> pb.Run:
+    await here.create()
+    flows = flow_pb2_grpc.FlowServiceStub(here.channel)
+    await flows.CreateFlow(flow_pb2.CreateFlowRequest(flow=ParseDict(FLOW, flow_pb2.Flow())))
+    request = flow_pb2.KickoffFlowRequest(flow_id="release")
+    request.inputs.update({"topic": "tea"})
+    return await flows.KickoffFlow(request)
+
+
+async def signal(here: Replica, run_id: str, said: str, **fields: str) -> pb.Run:
+    request = pb.SignalRunRequest(run_id=run_id, **{"signal": "approved", **fields})
+    request.payload.string_value = said
+    return await here.runs.SignalRun(request)
+
+
+async def comes_to(here: Replica, run_id: str, state: str) -> None:
+    async def is_there() -> bool:
+        return (await here.run(run_id)).current_state == state
+
+    await until(is_there)
+
+
+async def test_a_flow_runs_a_crew_waits_for_a_signal_and_ends(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica() as here:
+        run = await kickoff(here)
+        await comes_to(here, run.id, "review")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await signal(here, run.id, "yes", signal="other")
+        await signal(here, run.id, "yes", signal_id="s-1")
+        events = await here.watch(run.id)
+        tree = await here.runs.GetRunTree(pb.GetRunTreeRequest(run_id=run.id))
+        explained = await here.runs.ExplainTransition(pb.ExplainTransitionRequest(run_id=run.id, state="review"))
+        listed = (await here.runs.ListRuns(pb.ListRunsRequest())).runs
+        both = (await here.runs.ListRuns(pb.ListRunsRequest(children=True))).runs
+        replay = await here.runs.ReplayRun(pb.ReplayRunRequest(run_id=run.id))
+        drawn = await here.runs.ExportRun(pb.ExportRunRequest(run_id=run.id))
+
+    assert kinds(events)[-1] == "completed"
+    assert reason_of(refused.value) == "SIGNAL_UNKNOWN"
+    (child,) = tree.children
+    assert (child.run.parent_run_id, child.run.root_run_id, child.run.parent_state) == (run.id, run.id, "write")
+    assert child.run.status == pb.RUN_STATUS_COMPLETED
+    assert tree.run.usage.input_tokens == child.run.usage.input_tokens == 60
+    assert explained.report.to == "pause"
+    assert len(listed) == 1
+    assert {each.id for each in both} == {run.id, child.run.id}
+    assert (replay.decisions > 3, list(replay.differences)) == (True, [])
+    assert "review" in drawn.data.decode()
+    assert mesh.tasks.roots == dict.fromkeys(mesh.tasks.requests, run.id)
+
+
+async def test_cancelling_a_flow_cancels_the_crew_below_it(mesh: Mesh):
+    async with mesh.replica() as here:
+        run = await kickoff(here)
+        task_id = await here.begun("research")
+        await here.runs.CancelRun(pb.CancelRunRequest(run_id=run.id))
+        assert kinds(await here.watch(run.id))[-1] == "cancelled"
+        tree = await here.runs.GetRunTree(pb.GetRunTreeRequest(run_id=run.id))
+
+    assert [child.run.status for child in tree.children] == [pb.RUN_STATUS_CANCELLED]
+    assert task_id in mesh.tasks.cancelled
+
+
+async def test_a_flow_outlives_the_replica_that_waited_for_its_signal(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica(role="server") as front:
+        async with mesh.replica(role="worker"):
+            run = await kickoff(front)
+            await comes_to(front, run.id, "review")
+        await signal(front, run.id, "yes")
+        async with mesh.replica(role="worker"):
+            assert kinds(await front.watch(run.id))[-1] == "completed"
+
+
+async def test_a_fork_of_a_flow_goes_on_behind_what_was_done(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica() as here:
+        run = await kickoff(here)
+        await comes_to(here, run.id, "review")
+        seq = (await here.run(run.id)).last_seq
+        created = mesh.tasks.created
+        forked = await here.runs.ForkRun(pb.ForkRunRequest(run_id=run.id, after_seq=seq))
+        assert forked.current_state == "review"
+        await signal(here, forked.id, "yes")
+        assert kinds(await here.watch(forked.id))[-1] == "completed"
+        assert (await here.run(run.id)).status == pb.RUN_STATUS_IN_PROGRESS
+
+    assert mesh.tasks.created == created

@@ -1,6 +1,5 @@
 """The crew machine, through thousands of histories."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +48,7 @@ pytestmark = pytest.mark.unit
 NAMES = tuple(f"t{number}" for number in range(6))
 AGENTS = ("ann", "ben", "cid")
 MANY = settings(
-    max_examples=int(os.environ.get("LOREMESH_EXAMPLES", "150")),
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -176,6 +175,8 @@ class History:
         waiting = [each for each in items if each.timer]
         if state.end is None and state.started and not state.paused:
             assert flying or waiting, "a run that waits for nothing"
+            handed_on = [each for each in items if each.origin is Origin.DELEGATED and not each.ended]
+            assert all(each.task_id or each.timer for each in handed_on), "handed on, and waits for what never comes"
         if state.end is not None:
             assert all(each.ended for each in items)
             self.ending(state)

@@ -216,8 +216,22 @@ def test_what_a_round_made_is_kept_when_the_next_cannot_be_written():
     planned(run, piece("price"), plan="manager/plan-2")
     run.ends("plan-2/price", "3 euros.")
     run.fails("report")
-    run.answers_json("manager/check-2", YES) if run.flight else None
     assert (run.end.status, run.end.output) == (RunStatus.INCOMPLETE, "Report 1.")
+
+
+def test_what_a_round_made_is_kept_when_what_it_depends_on_fails_in_the_next():
+    tasks = (task("facts", guardrails=(Guardrail(min_length=5),), max_guardrail_rounds=0), task("report", "facts"))
+    run = started(*tasks, fail_fast=False)
+    planned(run, piece("a"))
+    run.ends("plan-1/a", "Stuff.")
+    run.ends("facts", "The facts.")
+    run.ends("report", "A report.")
+    run.answers_json(CHECK, NO)
+    planned(run, piece("b"), plan="manager/plan-2")
+    run.ends("plan-2/b", "More.")
+    run.ends("facts", "No.")
+    assert (run.shown("facts").status, run.shown("report").status) == (TaskStatus.FAILED, TaskStatus.INCOMPLETE)
+    assert (run.end.status, run.end.output) == (RunStatus.INCOMPLETE, "A report.")
 
 
 def test_a_result_that_cannot_be_checked_stays_as_incomplete():

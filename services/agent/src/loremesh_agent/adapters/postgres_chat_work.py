@@ -128,6 +128,6 @@ async def append(
 ) -> None:
     """Write events to the job's log, without passages of documents that are forgotten."""
     known = await quote(connection, answer_id, quoted(happened))
-    told = [entry(without_forgotten(each, known)) for each in happened]
-    entries = [eventlog.Entry(kind=each.kind, payload=each.payload, attempt=attempt) for each in told]
+    told = (entry(without_forgotten(each, known)) for each in happened)
+    entries = [eventlog.Entry(kind=kind, payload=payload, attempt=attempt) for kind, payload in told]
     await eventlog.append_all(connection, run_id=job.id, entries=entries)

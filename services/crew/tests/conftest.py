@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 
 import pytest
+import pytest_asyncio
 from loremesh_kit.identity import Identity
 from loremesh_kit.testing import DatabaseUrls, caller, fresh_database
 
@@ -14,6 +15,13 @@ from .replicas import Mesh
 def who() -> Iterator[Identity]:
     with caller() as identity:
         yield identity
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_database_urls(postgres_url: str) -> AsyncIterator[DatabaseUrls]:
+    """One database for all tests of a module which are each a tenant of their own."""
+    async with fresh_database(postgres_url, schema="crew", migrations=files("loremesh_crew") / "migrations") as urls:
+        yield urls
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from loremesh_crew.engine.vetting import Vetting
 from loremesh_crew.ports import NewRun
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DependencyUnavailable
+from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import open_database
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.settings import ServiceSettings
@@ -106,8 +107,8 @@ class Service:
 
 
 @pytest.fixture
-async def service(database_urls: DatabaseUrls) -> AsyncIterator[Service]:
-    async with open_database(ServiceSettings(database_url=database_urls.plain)) as database:
+async def service(shared_database_urls: DatabaseUrls) -> AsyncIterator[Service]:
+    async with open_database(ServiceSettings(database_url=shared_database_urls.plain)) as database:
         agents = Agents(tools=["search"], models=["local/small"], agents={"kept": 3})
         kickoffs = Kickoffs()
         crews = PostgresDefinitions(database=database, kind=RunKind.CREW, type_=Crew)
@@ -134,7 +135,7 @@ async def service(database_urls: DatabaseUrls) -> AsyncIterator[Service]:
             idempotent=frozenset({"/loremesh.crew.v1.CrewService/CreateCrew"}),
             database=database,
         )
-        with caller():
+        with caller(tenant=new_id()):
             async with serving(wired, service="crew") as channel:
                 yield Service(CrewServiceStub(channel), agents, kickoffs)
 
@@ -229,6 +230,14 @@ async def test_an_id_is_given_once_and_those_built_in_are_taken(service: Service
     await service.create()
     assert await reason(service.create()) == "CREW_EXISTS"
     assert await reason(service.create(id="research")) == "CREW_EXISTS"
+
+
+async def test_a_creation_repeated_under_its_key_is_one(service: Service) -> None:
+    request = pb.CreateCrewRequest(crew=pb.Crew(agents=[ANN], tasks=[WRITE]))
+    metadata = [("idempotency-key", "k")]
+    first = await service.stub.CreateCrew(request, metadata=metadata)
+    assert await service.stub.CreateCrew(request, metadata=metadata) == first
+    assert await service.ids() == [["code-review", "research", first.id]]
 
 
 async def test_every_fault_is_told_at_once_the_agent_services_too(service: Service) -> None:
@@ -386,7 +395,7 @@ async def test_those_built_in_come_first_and_stay_as_they_are(service: Service) 
 
 async def test_tenants_have_crews_of_their_own(service: Service) -> None:
     await service.create(name="Ours")
-    with caller(tenant="umbrella"):
+    with caller(tenant=new_id()):
         assert await reason(service.get("c")) == "CREW_NOT_FOUND"
         assert await reason(service.get("c", 1)) == "CREW_NOT_FOUND"
         assert await reason(service.update("c", name="x")) == "CREW_NOT_FOUND"

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -17,9 +16,10 @@ from loremesh_crew.engine.library import DefinitionLibrary
 from loremesh_crew.errors import CrewExists, CrewNotFound, CrewRevisionNotFound, FlowExists, FlowNotFound
 from loremesh_crew.ports import DefinitionStore
 from loremesh_kit.clock import SystemClock
+from loremesh_kit.ids import new_id
 from loremesh_kit.postgres import open_database
 from loremesh_kit.settings import ServiceSettings
-from loremesh_kit.testing import caller, fresh_database
+from loremesh_kit.testing import DatabaseUrls, caller
 
 pytestmark = pytest.mark.conformance
 
@@ -104,7 +104,7 @@ class Stores:
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+async def stores(request: pytest.FixtureRequest, shared_database_urls: DatabaseUrls) -> AsyncIterator[Stores]:
     if request.param == "memory":
         clock = SystemClock()
         with caller():
@@ -112,12 +112,8 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
                 MemoryDefinitions(clock=clock, exists=CrewExists), MemoryDefinitions(clock=clock, exists=FlowExists)
             )
         return
-    migrations = files("loremesh_crew") / "migrations"
-    async with (
-        fresh_database(request.getfixturevalue("postgres_url"), schema="crew", migrations=migrations) as urls,
-        open_database(ServiceSettings(database_url=urls.plain)) as database,
-    ):
-        with caller():
+    async with open_database(ServiceSettings(database_url=shared_database_urls.plain)) as database:
+        with caller(tenant=new_id()):
             yield Stores(
                 PostgresDefinitions(database=database, kind=RunKind.CREW, type_=d.Crew),
                 PostgresDefinitions(database=database, kind=RunKind.FLOW, type_=d.Flow),
@@ -202,7 +198,7 @@ async def test_pages_go_by_id_and_revisions_backwards(stores: Stores) -> None:
 
 async def test_tenants_do_not_see_one_another(stores: Stores) -> None:
     await stores.crews.create(CREW)
-    with caller(tenant="umbrella"):
+    with caller(tenant=new_id()):
         assert await stores.crews.current(CREW.id) is None
         assert await stores.crews.revision(CREW.id, 1) is None
         assert await stores.crews.page(after="", limit=9) == []
@@ -226,16 +222,14 @@ async def test_of_many_changes_at_once_one_is_the_next(stores: Stores) -> None:
     assert await stores.crews.current(CREW.id) == kept
 
 
-async def test_without_a_tenant_nothing_is_seen(postgres_url: str) -> None:
-    migrations = files("loremesh_crew") / "migrations"
-    async with fresh_database(postgres_url, schema="crew", migrations=migrations) as urls:
-        async with open_database(ServiceSettings(database_url=urls.plain)) as database:
-            with caller():
-                await PostgresDefinitions(database=database, kind=RunKind.CREW, type_=d.Crew).create(CREW)
-        async with await psycopg.AsyncConnection.connect(urls.plain) as connection:
-            for table in ("definitions", "definition_revisions"):
-                rows = await (await connection.execute(f"SELECT * FROM {table}")).fetchall()  # noqa: S608
-                assert rows == []
+async def test_without_a_tenant_nothing_is_seen(shared_database_urls: DatabaseUrls) -> None:
+    async with open_database(ServiceSettings(database_url=shared_database_urls.plain)) as database:
+        with caller():
+            await PostgresDefinitions(database=database, kind=RunKind.CREW, type_=d.Crew).create(CREW)
+    async with await psycopg.AsyncConnection.connect(shared_database_urls.plain) as connection:
+        for table in ("definitions", "definition_revisions"):
+            rows = await (await connection.execute(f"SELECT * FROM {table}")).fetchall()  # noqa: S608
+            assert rows == []
 
 
 async def test_the_library_has_those_built_in_before_those_kept(stores: Stores) -> None:

@@ -171,8 +171,9 @@ class Turn:
         self.tell("task_retried", tells.task_retried(reason, feedback[:_MAX_MESSAGE], self.time), item)
 
     def abandon(self, task_id: str) -> None:
-        """Let go of work that was handed on by a task which ended."""
-        for item in self.of(Origin.DELEGATED):
+        """Let go of work that was handed on by a task which ended; a run that is stopped has let go of everything."""
+        handed_on = self.of(Origin.DELEGATED) if self.state.stop is None else ()
+        for item in handed_on:
             if item.for_task_id == task_id and not item.ended and not item.orphan:
                 self._let_go(item)
 

@@ -154,6 +154,10 @@ def test_a_cancelled_run_hands_nothing_on():
     assert len(run.cancelled) == 2
     run.delegates("one", "ben")
     assert [each.reason for each in run.answers] == ["DELEGATION_REFUSED"]
+    run.ends("one", status=TaskStatus.CANCELLED)
+    run.ends("one/cid-1", status=TaskStatus.CANCELLED)
+    assert len(run.cancelled) == 2
+    assert run.end.status is RunStatus.CANCELLED
 
 
 def test_who_waits_for_work_handed_on_does_not_wait_for_a_human():

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.unit
 NAMES = tuple(f"t{number}" for number in range(6))
 AGENTS = ("ann", "ben", "cid")
 MANY = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -189,6 +189,9 @@ def test_what_is_too_long_for_a_task_is_not_sent():
     run = Run.started(crew(task("one", description="{text}")), inputs={"text": "x" * 200_001})
     assert run.begun == []
     assert run.shown("one").reason == "TASK_TOO_LARGE"
+    # What would take gigabytes is not even made.
+    run = Run.started(crew(task("one", description="{text}" * 2_000)), inputs={"text": "x" * 250_000})
+    assert run.end.reason == "TASK_FAILED"
 
 
 # Guardrails

@@ -82,8 +82,10 @@ def test_a_plan_that_cannot_be_done_goes_back_with_the_reason_and_three_of_them_
 
 def test_what_is_no_plan_is_refused():
     run = started()
-    run.ends(PLAN, "Let us begin with the facts.")
+    run.fails(PLAN, reason="MODEL_OUTPUT_INVALID")
     assert run.told("plan_refused")[0].data["reason"] == "PLAN_INVALID"
+    run.ends(PLAN, "Let us begin with the facts.")
+    assert len(run.told("plan_refused")) == 2
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_a_manager_that_cannot_be_asked_fails_the_run():
     run = started()
     run.fails(PLAN, retryable=True)
     run.fires()
-    run.fails(PLAN, reason="MODEL_OUTPUT_INVALID")
+    run.fails(PLAN, reason="PROVIDER_NOT_CONFIGURED")
     assert (run.end.status, run.end.reason) == (RunStatus.FAILED, "TASK_FAILED")
 
 

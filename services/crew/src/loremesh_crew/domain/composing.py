@@ -11,17 +11,13 @@ from loremesh_crew.domain.crew_state import Ask, Item, Origin
 from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask, Process
 from loremesh_crew.domain.guardrails import VERDICT
 from loremesh_crew.domain.machine import AgentReference, AgentSpec, Pinned, TaskLimits, TaskRequest
-from loremesh_crew.domain.placeholders import fill
+from loremesh_crew.domain.prompting import TextTooLong, filled
 
 MAX_DEPTH = 3
 _MAX_NAME = 200
 _MAX_STEPS = 20
 _MAX_ID = 64
 _ID = re.compile(r"[^A-Za-z0-9_-]")
-
-
-class TaskTooLarge(Exception):
-    """What a task is to be given is longer than a task may be."""
 
 
 class Cast:
@@ -76,14 +72,14 @@ class Cast:
         return tuple(each for each in self.workers if each.name != item.agent)
 
     def compose(self, item: Item, items: Mapping[str, Item], share: Share) -> TaskRequest:
-        """What the agent service is asked; raises TaskTooLarge."""
+        """What the agent service is asked; raises TextTooLong."""
         task, agent = self.task(item), self._agents[item.agent]
         works = item.ask is Ask.WORK and item.origin not in (Origin.PLAN, Origin.CHECK)
         tools = (task.tools or (() if item.agent == self.manager else None)) if works else ()
         spec = None if agent.agent_id else self._spec(agent, remembers=works, tools=tools)
         message = self._message(item, task, items)
         if len(message) > prompting.MAX_MESSAGE or (spec and len(spec.system_prompt) > prompting.MAX_INSTRUCTIONS):
-            raise TaskTooLarge
+            raise TextTooLong
         shared = works and self._crew.memory and bool(self._crew.id)
         remembers = works and (self._crew.memory or agent.memory is not None)
         return TaskRequest(
@@ -146,7 +142,7 @@ class Cast:
         inputs = self._run.inputs
         if item.ask is Ask.JUDGE:
             # What the crew's owner wrote, or nothing.
-            asked = fill(task.description, inputs) if item.origin is Origin.TASK else ""
+            asked = filled(task.description, inputs) if item.origin is Origin.TASK else ""
             return prompting.judge_message(task.guardrails[item.guardrail].criterion, asked, item)
         if item.origin is Origin.PLAN:
             return prompting.plan_message(self._crew, self.workers, item, _of(items, Origin.PLANNED), inputs)

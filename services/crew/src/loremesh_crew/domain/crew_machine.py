@@ -34,6 +34,8 @@ from loremesh_crew.domain.results import ending, shown
 
 DEADLINE = "deadline"
 MAX_DELEGATIONS = 10
+# What the agent service says of a model whose answer is not of the form it was asked for: asked again it may be.
+NO_ANSWER = "MODEL_OUTPUT_INVALID"
 
 
 class CrewMachine:
@@ -203,7 +205,9 @@ def _worked(turn: Turn, item: Item, outcome: TaskOutcome) -> None:
     task = turn.cast.task(item)
     cut = outcome.status is TaskStatus.INCOMPLETE
     retryable = task.retry.retry_incomplete if cut else outcome.retryable and outcome.status is TaskStatus.FAILED
-    if retryable and turn.may_retry(item):
+    if item.origin is Origin.PLAN and outcome.reason == NO_ANSWER:
+        managing.planned(turn, _kept(turn, item, outcome))
+    elif retryable and turn.may_retry(item):
         turn.retry(item, outcome.reason, outcome.message)
     elif not _made(outcome):
         status = TaskStatus.CANCELLED if outcome.status is TaskStatus.CANCELLED else TaskStatus.FAILED
@@ -266,7 +270,7 @@ def _judged(turn: Turn, item: Item, outcome: TaskOutcome) -> None:
     task = turn.cast.task(item)
     said = guardrails.verdict(outcome.output_json) if outcome.status is TaskStatus.COMPLETED else None
     if said is None:
-        passing = outcome.retryable or outcome.status is not TaskStatus.FAILED
+        passing = outcome.retryable or outcome.status is not TaskStatus.FAILED or outcome.reason == NO_ANSWER
         message = f"It could not be judged: {outcome.message or outcome.reason or 'the judge gave no verdict.'}"
         if passing and outcome.status is not TaskStatus.CANCELLED and turn.may_retry(item):
             turn.retry(item, outcome.reason or "GUARDRAIL_FAILED", message)

@@ -7,7 +7,7 @@ from typing import Any
 
 from loremesh_crew.domain import tells
 from loremesh_crew.domain.budgeting import NOTHING, capped, share, spent_out
-from loremesh_crew.domain.composing import Cast, TaskTooLarge
+from loremesh_crew.domain.composing import Cast
 from loremesh_crew.domain.crew_state import Ask, CrewState, Item, Origin, Stage, Stop
 from loremesh_crew.domain.definitions import Crew
 from loremesh_crew.domain.machine import (
@@ -21,6 +21,7 @@ from loremesh_crew.domain.machine import (
     TaskStatus,
     Tell,
 )
+from loremesh_crew.domain.prompting import TextTooLong, cut
 
 BUDGET = "RUN_BUDGET_EXHAUSTED"
 _MAX_ANSWER = 60_000
@@ -87,7 +88,7 @@ class Turn:
         part = capped(part, tokens=item.max_tokens)
         try:
             request = self.cast.compose(item, self.items, part)
-        except TaskTooLarge:
+        except TextTooLong:
             self.fail(item, "TASK_TOO_LARGE", "What it was to be given is longer than a task may be.")
             return True
         self.remember(number=self.state.number + 1)
@@ -137,7 +138,7 @@ class Turn:
             self._answer(item)
 
     def _answer(self, item: Item) -> None:
-        output, reason = (item.output[:_MAX_ANSWER], "") if item.done else ("", item.reason or "TASK_FAILED")
+        output, reason = (cut(item.output, _MAX_ANSWER), "") if item.done else ("", item.reason or "TASK_FAILED")
         self.commands.append(
             AnswerDelegation(task_id=item.for_task_id, delegation_id=item.delegation_id, output=output, reason=reason)
         )
@@ -171,8 +172,9 @@ class Turn:
         self.tell("task_retried", tells.task_retried(reason, feedback[:_MAX_MESSAGE], self.time), item)
 
     def abandon(self, task_id: str) -> None:
-        """Let go of work that was handed on by a task which ended."""
-        for item in self.of(Origin.DELEGATED):
+        """Let go of work that was handed on by a task which ended; a run that is stopped has let go of everything."""
+        handed_on = self.of(Origin.DELEGATED) if self.state.stop is None else ()
+        for item in handed_on:
             if item.for_task_id == task_id and not item.ended and not item.orphan:
                 self._let_go(item)
 

@@ -10,7 +10,7 @@ from typing import Any
 from loremesh_crew.domain.crew_state import Item
 from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask
 from loremesh_crew.domain.machine import TaskStatus
-from loremesh_crew.domain.placeholders import fill
+from loremesh_crew.domain.placeholders import as_text, fill, names
 
 # Of a task, and of an agent's instructions: what the agent service takes.
 MAX_MESSAGE = 200_000
@@ -25,6 +25,26 @@ _NOTICE = (
 )
 
 
+class TextTooLong(Exception):
+    """What a task is to be given is longer than a task may be."""
+
+
+def filled(text: str, inputs: Mapping[str, Any]) -> str:
+    """The text with the inputs in place of their names; raises TextTooLong before it grows beyond what a task takes."""
+    if "{" not in text:
+        return text
+    given = [name for name in names(text) if name in inputs]
+    length = len(text) + sum(text.count(f"{{{name}}}") * len(as_text(inputs[name])) for name in given)
+    if length > MAX_MESSAGE:
+        raise TextTooLong
+    return fill(text, inputs)
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its beginning and how much of it that is."""
+    return text if len(text) <= most else f"{text[:most]}\n[Cut here: the first {most} of {len(text)} characters.]"
+
+
 def shares(lengths: Sequence[int], total: int) -> list[int]:
     """How much of each is shown, so that all together are no more than `total`: what the short leave, the long have."""
     shown = [0] * len(lengths)
@@ -36,19 +56,19 @@ def shares(lengths: Sequence[int], total: int) -> list[int]:
 
 def instructions(agent: CrewAgent, inputs: Mapping[str, Any]) -> str:
     """What an agent is told it is."""
-    role = fill(agent.role, inputs) or agent.name
-    goal = f"Your goal: {fill(agent.goal, inputs)}" if agent.goal else ""
-    return "\n".join(filter(None, [f"You are {role}.", goal, fill(agent.backstory, inputs)]))
+    role = filled(agent.role, inputs) or agent.name
+    goal = f"Your goal: {filled(agent.goal, inputs)}" if agent.goal else ""
+    return "\n".join(filter(None, [f"You are {role}.", goal, filled(agent.backstory, inputs)]))
 
 
 def role_of(agent: CrewAgent, inputs: Mapping[str, Any]) -> str:
     """What others are told it is."""
-    return fill(agent.role, inputs)[:_MAX_ROLE]
+    return filled(agent.role, inputs)[:_MAX_ROLE]
 
 
 def task_message(task: CrewTask, item: Item, material: Sequence[Item], inputs: Mapping[str, Any]) -> str:
     """A task of the crew, with the outcomes it is given and why its last output was sent back."""
-    asked = _asked(fill(task.description, inputs), fill(task.expected_output, inputs))
+    asked = _asked(filled(task.description, inputs), filled(task.expected_output, inputs))
     return _joined(asked, _material(material), _sent_back(item))
 
 
@@ -103,7 +123,7 @@ def written_message(
 ) -> str:
     """A task of a managed crew: its result is written from what the crew did."""
     return _joined(
-        _asked(fill(task.description, inputs), fill(task.expected_output, inputs)),
+        _asked(filled(task.description, inputs), filled(task.expected_output, inputs)),
         "Your crew has worked on this. Write the result from what they made; where something failed, do without it and"
         " say so.",
         _material([*outcomes, *before]),
@@ -114,7 +134,9 @@ def written_message(
 def check_message(crew: Crew, written: Sequence[Item], inputs: Mapping[str, Any]) -> str:
     """A question whether the results are what was expected."""
     tasks = {task.name: task for task in crew.tasks}
-    expected = _cut(fill(tasks[each.name].expected_output or tasks[each.name].description, inputs) for each in written)
+    expected = _cut(
+        filled(tasks[each.name].expected_output or tasks[each.name].description, inputs) for each in written
+    )
     outputs = _cut(each.output for each in written)
     results = (
         f"{item.name}, of which this was expected:\n{wanted}\nThe result:\n<answer>\n{output}\n</answer>"
@@ -133,12 +155,14 @@ def _asked(description: str, expected: str) -> str:
 
 
 def _agent(agent: CrewAgent, inputs: Mapping[str, Any]) -> str:
-    known = ". ".join(filter(None, [role_of(agent, inputs), fill(agent.goal, inputs)]))
+    known = ". ".join(filter(None, [role_of(agent, inputs), filled(agent.goal, inputs)]))
     return f"- {agent.name}: {known}" if known else f"- {agent.name}"
 
 
 def _listed(tasks: Sequence[CrewTask], inputs: Mapping[str, Any]) -> Iterable[str]:
-    descriptions = _cut(_asked(fill(task.description, inputs), fill(task.expected_output, inputs)) for task in tasks)
+    descriptions = _cut(
+        _asked(filled(task.description, inputs), filled(task.expected_output, inputs)) for task in tasks
+    )
     for number, (task, description) in enumerate(zip(tasks, descriptions, strict=True), 1):
         yield f"{number}. {task.name}{f' (for {task.agent})' if task.agent else ''}: {description}"
 
@@ -177,10 +201,7 @@ def _cut(texts: Iterable[str]) -> list[str]:
     """The texts without marks of ours, each cut to its share of the material; what is cut is said."""
     whole = [_harmless(text) for text in texts]
     shown = shares([len(text) for text in whole], MAX_MATERIAL)
-    return [
-        text if len(text) <= most else f"{text[:most]}\n[Cut here: the first {most} of {len(text)} characters.]"
-        for text, most in zip(whole, shown, strict=True)
-    ]
+    return [cut(text, most) for text, most in zip(whole, shown, strict=True)]
 
 
 def _harmless(text: str) -> str:

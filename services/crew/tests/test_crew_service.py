@@ -231,6 +231,14 @@ async def test_an_id_is_given_once_and_those_built_in_are_taken(service: Service
     assert await reason(service.create(id="research")) == "CREW_EXISTS"
 
 
+async def test_a_creation_repeated_under_its_key_is_one(service: Service) -> None:
+    request = pb.CreateCrewRequest(crew=pb.Crew(agents=[ANN], tasks=[WRITE]))
+    metadata = [("idempotency-key", "k")]
+    first = await service.stub.CreateCrew(request, metadata=metadata)
+    assert await service.stub.CreateCrew(request, metadata=metadata) == first
+    assert await service.ids() == [["code-review", "research", first.id]]
+
+
 async def test_every_fault_is_told_at_once_the_agent_services_too(service: Service) -> None:
     broken: dict[str, Any] = {
         "agents": [

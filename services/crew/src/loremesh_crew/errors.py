@@ -186,7 +186,8 @@ class DefinitionInvalid(ServiceError):
     kind = ""
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        super().__init__(f"The {self.kind} has {len(violations)} faults: {violations[0].description}")
+        faults = "1 fault" if len(violations) == 1 else f"{len(violations)} faults"
+        super().__init__(f"The {self.kind} has {faults}: {violations[0].description}")
         self.violations = tuple(violations)
 
 

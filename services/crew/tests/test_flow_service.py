@@ -1,6 +1,7 @@
-"""FlowService through gRPC, on real Postgres."""
+"""FlowService through gRPC."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from grpc import StatusCode, aio
 from loremesh.crew.v1 import flow_pb2 as pb
 from loremesh.crew.v1 import run_pb2
 from loremesh.crew.v1.flow_pb2_grpc import FlowServiceStub, add_FlowServiceServicer_to_server
-from loremesh_crew.adapters.memory import MemoryAgents
+from loremesh_crew.adapters.memory import MemoryAgents, MemoryDefinitions
 from loremesh_crew.adapters.postgres_definitions import PostgresDefinitions
 from loremesh_crew.domain.definitions import Crew, Flow, RunLimits
 from loremesh_crew.domain.machine import RunKind
@@ -23,12 +24,14 @@ from loremesh_crew.engine.flow_vetting import FlowVetting
 from loremesh_crew.engine.flows import FlowEngine
 from loremesh_crew.engine.library import DefinitionLibrary
 from loremesh_crew.engine.vetting import Vetting
+from loremesh_crew.errors import CrewExists, FlowExists
 from loremesh_crew.flow_protos import flow as flow_proto
 from loremesh_crew.flow_protos import read_flow
 from loremesh_crew.flow_servicer import FlowServicer
-from loremesh_crew.ports import NewRun
+from loremesh_crew.ports import DefinitionStore, NewRun
 from loremesh_kit.channel import reason_of
-from loremesh_kit.postgres import open_database
+from loremesh_kit.clock import ManualClock
+from loremesh_kit.postgres import Database, open_database
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import DatabaseUrls, caller, serving
@@ -156,37 +159,48 @@ def nested(flow_id: str, inner: str, revision: int = 0) -> dict[str, Any]:
     }
 
 
+@asynccontextmanager
+async def serving_flows(
+    crews: DefinitionStore, flows: DefinitionStore, database: Database | None = None
+) -> AsyncIterator[Service]:
+    kickoffs = Kickoffs()
+    library = DefinitionLibrary(crews=crews, flows=flows, built_in_crews=CREWS, built_in_flows=BUILT_IN)
+    engine = FlowEngine(
+        store=flows,
+        built_in=BUILT_IN,
+        library=library,
+        vetting=FlowVetting(library=library, vetting=Vetting(agents=MemoryAgents(tools=["search"]))),
+        kickoffs=kickoffs,
+    )
+
+    async def show(run_id: str) -> run_pb2.Run:
+        return run_pb2.Run(id=run_id)
+
+    servicer = Servicer(
+        add=add_FlowServiceServicer_to_server,
+        servicer=FlowServicer(engine=engine, show=show),
+        name="loremesh.crew.v1.FlowService",
+    )
+    with caller():
+        async with serving(Wired(servicers=[servicer], database=database), service="crew") as channel:
+            yield Service(FlowServiceStub(channel), kickoffs)
+
+
 @pytest.fixture
-async def service(database_urls: DatabaseUrls) -> AsyncIterator[Service]:
+async def service() -> AsyncIterator[Service]:
+    crews = MemoryDefinitions(clock=ManualClock(), exists=CrewExists)
+    flows = MemoryDefinitions(clock=ManualClock(), exists=FlowExists)
+    async with serving_flows(crews, flows) as served:
+        yield served
+
+
+@pytest.fixture
+async def service_on_postgres(database_urls: DatabaseUrls) -> AsyncIterator[Service]:
     async with open_database(ServiceSettings(database_url=database_urls.plain)) as database:
-        kickoffs = Kickoffs()
         crews = PostgresDefinitions(database=database, kind=RunKind.CREW, type_=Crew)
         flows = PostgresDefinitions(database=database, kind=RunKind.FLOW, type_=Flow)
-        library = DefinitionLibrary(crews=crews, flows=flows, built_in_crews=CREWS, built_in_flows=BUILT_IN)
-        engine = FlowEngine(
-            store=flows,
-            built_in=BUILT_IN,
-            library=library,
-            vetting=FlowVetting(library=library, vetting=Vetting(agents=MemoryAgents(tools=["search"]))),
-            kickoffs=kickoffs,
-        )
-
-        async def show(run_id: str) -> run_pb2.Run:
-            return run_pb2.Run(id=run_id)
-
-        wired = Wired(
-            servicers=[
-                Servicer(
-                    add=add_FlowServiceServicer_to_server,
-                    servicer=FlowServicer(engine=engine, show=show),
-                    name="loremesh.crew.v1.FlowService",
-                )
-            ],
-            database=database,
-        )
-        with caller():
-            async with serving(wired, service="crew") as channel:
-                yield Service(FlowServiceStub(channel), kickoffs)
+        async with serving_flows(crews, flows, database) as served:
+            yield served
 
 
 async def refusal(call: Awaitable[Any]) -> aio.AioRpcError:
@@ -210,7 +224,8 @@ async def violations(call: Awaitable[Any]) -> set[tuple[str, str]]:
     return {(each.reason, each.field) for each in bad.field_violations}
 
 
-async def test_everything_a_flow_says_is_kept(service: Service) -> None:
+async def test_everything_a_flow_says_is_kept(service_on_postgres: Service) -> None:
+    service = service_on_postgres
     created = await service.create(EVERYTHING)
     found = await service.get("all")
     assert found == created

@@ -249,6 +249,13 @@ def test_conditions_are_neither_too_deep_nor_too_many() -> None:
     }
 
 
+def test_a_flow_is_not_larger_than_can_be_checked_in_a_moment() -> None:
+    texts = {f"x{at}": "x" * 16_000 for at in range(64)}
+    assert found(between(way("work", "end"), state=crew_state("work", inputs=texts))) == {("FLOW_INVALID", "states")}
+    ways = [way("work", "end", contains(f"{at}" + "x" * 990)) for at in range(300)]
+    assert found(between(*ways)) == {("FLOW_INVALID", "states")}
+
+
 def test_placeholders_name_inputs_variables_and_states_that_are_there() -> None:
     state = crew_state("work", inputs={"a": "{topic} {n} {output} {output.end} {output.none} {strange}"})
     schema = {"type": "object", "properties": {"topic": {"type": "string"}}}

@@ -79,7 +79,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 26
     """No file of the run is called so. NOT_FOUND; metadata `run_id`, `file_name`."""
     ERROR_REASON_SIGNAL_UNKNOWN: _ErrorReason.ValueType  # 27
-    """No state of the flow waits for a signal of this name. INVALID_ARGUMENT, and in violations; metadata `signal`."""
+    """No state of the flow waits for a signal of this name. INVALID_ARGUMENT; metadata `signal`. In violations: a state
+    waits for neither a time nor a signal.
+    """
     ERROR_REASON_ENGINE_VERSION_UNKNOWN: _ErrorReason.ValueType  # 28
     """The run was decided by an engine that this version no longer has. FAILED_PRECONDITION; metadata `version`."""
     ERROR_REASON_SEQ_UNKNOWN: _ErrorReason.ValueType  # 29
@@ -215,7 +217,9 @@ ERROR_REASON_RUNS_FULL: ErrorReason.ValueType  # 25
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 26
 """No file of the run is called so. NOT_FOUND; metadata `run_id`, `file_name`."""
 ERROR_REASON_SIGNAL_UNKNOWN: ErrorReason.ValueType  # 27
-"""No state of the flow waits for a signal of this name. INVALID_ARGUMENT, and in violations; metadata `signal`."""
+"""No state of the flow waits for a signal of this name. INVALID_ARGUMENT; metadata `signal`. In violations: a state
+waits for neither a time nor a signal.
+"""
 ERROR_REASON_ENGINE_VERSION_UNKNOWN: ErrorReason.ValueType  # 28
 """The run was decided by an engine that this version no longer has. FAILED_PRECONDITION; metadata `version`."""
 ERROR_REASON_SEQ_UNKNOWN: ErrorReason.ValueType  # 29

@@ -115,7 +115,7 @@ class Flow(_message.Message):
 
     @_builtins.property
     def variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variable]:
-        """Its variables, at most 100. Every input of a variable's name sets it at the start."""
+        """Its variables, at most 100, and 256 KiB as JSON. Every input of a variable's name sets it at the start."""
 
     @_builtins.property
     def limits(self) -> _run_pb2.RunLimits:
@@ -189,7 +189,9 @@ class FlowState(_message.Message):
     initial: _builtins.bool
     """Whether a run begins here; exactly one state."""
     final: _builtins.bool
-    """Whether a run ends here once its work is done; at least one state."""
+    """Whether a run ends here once its work is done, with the output of the last state that had one; at least one state.
+    Where its work fails so does the run.
+    """
     fails: _builtins.bool
     """Whether ending here is a failure of the run, with FLOW_FAILED."""
     @_builtins.property
@@ -243,7 +245,7 @@ Global___FlowState: _TypeAlias = FlowState  # noqa: Y015
 
 @_typing.final
 class CrewWork(_message.Message):
-    """A crew's run."""
+    """A crew's run. One that ends as INCOMPLETE is a success, with its output; the flow's run then ends as INCOMPLETE, too."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,7 +279,8 @@ class CrewWork(_message.Message):
     @_builtins.property
     def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its inputs: text with `{placeholders}` for the flow's inputs and variables, `{output}` for the output of the state
-        before and `{output.STATE}` for the last of another. Those not named here are the flow's own, by their names.
+        before and `{output.STATE}` for the last of another. One that is nothing but a placeholder is its value: a number
+        stays a number. Those not named here are the flow's own, by their names.
         """
 
     def __init__(
@@ -355,7 +358,9 @@ Global___ToolWork: _TypeAlias = ToolWork  # noqa: Y015
 
 @_typing.final
 class WaitWork(_message.Message):
-    """A pause, or a signal from outside: whichever is first, where both are set. One of them must be."""
+    """A pause, or a signal from outside: whichever is first, where both are set. One of them must be. After a pause the
+    output is that of the state before.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -446,7 +451,8 @@ class Assignment(_message.Message):
     expression: _builtins.str
     """A CEL expression of the variable's type over the variables, `inputs` (map), `output` (string, of this state), `json`
     (map, of its JSON output), `outputs` (map of string, by state), `succeeded` (bool), `reason` (string) and `visit`
-    (int); at most 1,000 characters.
+    (int); at most 1,000 characters, and two comprehensions, none inside the other. Numbers in maps and lists are
+    double: `int(json.count) + 1`.
     """
     def __init__(
         self,

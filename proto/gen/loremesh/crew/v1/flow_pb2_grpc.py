@@ -94,7 +94,8 @@ class FlowServiceServicer:
         at once: each violation has its own reason, the whole FLOW_INVALID. Reasons: FLOW_EXISTS, FLOW_INVALID, and in its
         violations STATE_UNKNOWN, STATE_REPEATED, STATE_UNREACHABLE, INITIAL_STATE_MISSING, FINAL_STATE_MISSING,
         TRANSITION_NEVER_HOLDS, VARIABLE_UNKNOWN, VARIABLE_INVALID, EXPRESSION_INVALID, PATTERN_INVALID, INPUT_UNKNOWN,
-        SCHEMA_INVALID, CREW_NOT_FOUND, FLOW_NOT_FOUND, FLOW_CYCLE, SIGNAL_UNKNOWN, and those of a crew's agent and task.
+        SCHEMA_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND, FLOW_NOT_FOUND, FLOW_REVISION_NOT_FOUND, FLOW_CYCLE,
+        SIGNAL_UNKNOWN, and those of a crew's agent and task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +154,8 @@ class FlowServiceServicer:
 
     def KickoffFlow(self, request, context):
         """Starts a run of a flow, which goes on whatever dies. Idempotent by `Idempotency-Key`. Reasons: FLOW_NOT_FOUND,
-        FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, CREW_NOT_FOUND, RUNS_FULL, IDEMPOTENCY_CONFLICT.
+        FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, VARIABLE_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND,
+        AGENT_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,8 @@ class FlowServiceStub:
     at once: each violation has its own reason, the whole FLOW_INVALID. Reasons: FLOW_EXISTS, FLOW_INVALID, and in its
     violations STATE_UNKNOWN, STATE_REPEATED, STATE_UNREACHABLE, INITIAL_STATE_MISSING, FINAL_STATE_MISSING,
     TRANSITION_NEVER_HOLDS, VARIABLE_UNKNOWN, VARIABLE_INVALID, EXPRESSION_INVALID, PATTERN_INVALID, INPUT_UNKNOWN,
-    SCHEMA_INVALID, CREW_NOT_FOUND, FLOW_NOT_FOUND, FLOW_CYCLE, SIGNAL_UNKNOWN, and those of a crew's agent and task.
+    SCHEMA_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND, FLOW_NOT_FOUND, FLOW_REVISION_NOT_FOUND, FLOW_CYCLE,
+    SIGNAL_UNKNOWN, and those of a crew's agent and task.
     """
     GetFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.GetFlowRequest, _flow_pb2.Flow]
     """Gets a flow as it is, or as it was in a revision. Reasons: FLOW_NOT_FOUND, FLOW_REVISION_NOT_FOUND."""
@@ -46,7 +47,8 @@ class FlowServiceStub:
     """Says what is wrong with a flow, without keeping it; an empty list where nothing is."""
     KickoffFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.KickoffFlowRequest, _run_pb2.Run]
     """Starts a run of a flow, which goes on whatever dies. Idempotent by `Idempotency-Key`. Reasons: FLOW_NOT_FOUND,
-    FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, CREW_NOT_FOUND, RUNS_FULL, IDEMPOTENCY_CONFLICT.
+    FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, VARIABLE_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND,
+    AGENT_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
     """
 
 class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,7 +66,8 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         at once: each violation has its own reason, the whole FLOW_INVALID. Reasons: FLOW_EXISTS, FLOW_INVALID, and in its
         violations STATE_UNKNOWN, STATE_REPEATED, STATE_UNREACHABLE, INITIAL_STATE_MISSING, FINAL_STATE_MISSING,
         TRANSITION_NEVER_HOLDS, VARIABLE_UNKNOWN, VARIABLE_INVALID, EXPRESSION_INVALID, PATTERN_INVALID, INPUT_UNKNOWN,
-        SCHEMA_INVALID, CREW_NOT_FOUND, FLOW_NOT_FOUND, FLOW_CYCLE, SIGNAL_UNKNOWN, and those of a crew's agent and task.
+        SCHEMA_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND, FLOW_NOT_FOUND, FLOW_REVISION_NOT_FOUND, FLOW_CYCLE,
+        SIGNAL_UNKNOWN, and those of a crew's agent and task.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +137,8 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_flow_pb2.KickoffFlowRequest, _abc.Awaitable[_run_pb2.Run]],
     ) -> _abc.Awaitable[_run_pb2.Run]:
         """Starts a run of a flow, which goes on whatever dies. Idempotent by `Idempotency-Key`. Reasons: FLOW_NOT_FOUND,
-        FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, CREW_NOT_FOUND, RUNS_FULL, IDEMPOTENCY_CONFLICT.
+        FLOW_REVISION_NOT_FOUND, INPUT_MISSING, INPUT_INVALID, VARIABLE_INVALID, CREW_NOT_FOUND, CREW_REVISION_NOT_FOUND,
+        AGENT_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
         """
 
 def add_FlowServiceServicer_to_server(servicer: FlowServiceServicer, server: _aio.Server) -> None: ...

@@ -288,7 +288,9 @@ class Run(_message.Message):
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskResult]:
-        """Its tasks, in their order; the states a flow was in, in theirs. Not in lists."""
+        """Its tasks, in their order; the states a flow was in, in theirs, the last 1,000 and of their outputs the last million
+        characters. Not in lists.
+        """
 
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:

@@ -224,7 +224,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainTransition(self, request, context):
-        """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw.
+        """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw. Kept
+        for the last 200 states it left.
         Reasons: RUN_NOT_FOUND, NOT_A_FLOW, VISIT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -60,7 +60,8 @@ class RunServiceStub:
     ExportRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ExportRunRequest, _httpbody_pb2.HttpBody]
     """Draws a run as a Mermaid graph, or gives all of it as JSON. Reasons: RUN_NOT_FOUND."""
     ExplainTransition: _aio.UnaryUnaryMultiCallable[_run_pb2.ExplainTransitionRequest, _run_pb2.ExplainTransitionResponse]
-    """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw.
+    """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw. Kept
+    for the last 200 states it left.
     Reasons: RUN_NOT_FOUND, NOT_A_FLOW, VISIT_NOT_FOUND.
     """
 
@@ -199,7 +200,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ExplainTransitionRequest,
         context: _aio.ServicerContext[_run_pb2.ExplainTransitionRequest, _abc.Awaitable[_run_pb2.ExplainTransitionResponse]],
     ) -> _abc.Awaitable[_run_pb2.ExplainTransitionResponse]:
-        """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw.
+        """Says of each transition out of a flow's state whether it held, condition by condition with the values they saw. Kept
+        for the last 200 states it left.
         Reasons: RUN_NOT_FOUND, NOT_A_FLOW, VISIT_NOT_FOUND.
         """
 

@@ -23,6 +23,7 @@ from loremesh_crew.domain.definitions import (
     WaitWork,
 )
 from loremesh_crew.domain.expressions import RESERVED, ExpressionInvalid, compile_expression, fits, fitted
+from loremesh_crew.domain.placeholders import as_text
 from loremesh_crew.errors import FlowInvalid, InputInvalid, InputMissing, VariableInvalid
 
 # All variables of a run together, as JSON.
@@ -47,7 +48,11 @@ _MORE_PROPERTIES = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties")
 
 
 def faults(flow: Flow) -> Iterator[FieldViolation]:
-    """What contradicts itself or names what is not there."""
+    """What contradicts itself or names what is not there; one that is too large is looked at no further."""
+    too_large = list(_size_faults(flow))
+    if too_large:
+        yield from too_large
+        return
     yield from _state_faults(flow)
     yield from _way_faults(flow)
     yield from _variable_faults(flow)
@@ -114,6 +119,35 @@ def signals(flow: Flow) -> frozenset[str]:
 
 def _is_output(name: str) -> bool:
     return name == texts.OUTPUT or bool(texts.state_of(name))
+
+
+def _size_faults(flow: Flow) -> Iterator[FieldViolation]:
+    size = sum(len(as_text(text)) for _, text in texts_of(flow))
+    if size > crew_checks.MAX_CHARACTERS:
+        problem = f"All texts together have {size} characters, more than {crew_checks.MAX_CHARACTERS}."
+        yield FieldViolation("states", problem, _INVALID)
+    size = sum(map(len, _rules(flow)))
+    if size > crew_checks.MAX_RULES:
+        problem = (
+            f"All schemas, patterns and expressions together have {size} characters, more than {crew_checks.MAX_RULES}."
+        )
+        yield FieldViolation("states", problem, _INVALID)
+
+
+def _rules(flow: Flow) -> Iterator[str]:
+    """What takes time to be checked."""
+    for state in flow.states:
+        yield from (each.expression for each in state.assignments)
+        if state.agent:
+            task = state.agent.task
+            yield json.dumps(task.output_schema or {})
+            for guardrail in task.guardrails:
+                yield from (guardrail.matches, guardrail.matches_not, guardrail.expression)
+    conditions = [each.condition for each in flow.transitions]
+    while conditions:
+        condition = conditions.pop()
+        yield condition.text
+        conditions.extend(condition.conditions)
 
 
 def _state_faults(flow: Flow) -> Iterator[FieldViolation]:

@@ -1,5 +1,6 @@
 """What is wrong with a flow that is to be kept, by the word of others too: crews, other flows, the agent service."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -31,7 +32,8 @@ class FlowVetting:
 
     async def faults(self, flow: Flow) -> list[FieldViolation]:
         """Every one there is; raises DependencyUnavailable."""
-        found = list(flow_checks.faults(flow))
+        # Compiling what a large one holds takes seconds, which others shall not wait for.
+        found = await asyncio.to_thread(lambda: list(flow_checks.faults(flow)))
         below = _Below(self._library)
         for i, state in enumerate(flow.states):
             match state.work:

@@ -8,6 +8,7 @@ from typing import Any
 
 from grpc import aio
 from loremesh.agent.v1 import (
+    agent_pb2_grpc,
     approval_pb2_grpc,
     chat_job_pb2_grpc,
     chat_pb2,
@@ -15,6 +16,7 @@ from loremesh.agent.v1 import (
     conversation_pb2,
     conversation_pb2_grpc,
     grounding_pb2_grpc,
+    task_pb2_grpc,
 )
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh_agent.adapters.memory import MemoryDocuments, MemoryIndex, MemoryToolbox, Pause, ScriptedProvider
@@ -61,6 +63,8 @@ class Replica:
         self.approvals = approval_pb2_grpc.ApprovalServiceStub(self.channel)
         self.conversations = conversation_pb2_grpc.ConversationServiceStub(self.channel)
         self.grounding = grounding_pb2_grpc.GroundingServiceStub(self.channel)
+        self.agents = agent_pb2_grpc.AgentServiceStub(self.channel)
+        self.tasks = task_pb2_grpc.TaskServiceStub(self.channel)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:

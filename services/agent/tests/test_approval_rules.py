@@ -35,6 +35,8 @@ FITTING = {
     (Kind.REVIEW, Verdict.APPROVE),
     (Kind.QUESTION, Verdict.ANSWER),
     (Kind.REVIEW, Verdict.ANSWER),
+    (Kind.OUTPUT, Verdict.APPROVE),
+    (Kind.OUTPUT, Verdict.ANSWER),
 }
 
 

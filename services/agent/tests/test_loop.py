@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loremesh_agent.domain import loop
+from loremesh_agent.domain import delegation, loop
 from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import Budget
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
+from loremesh_agent.domain.delegation import Coworker
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.loop import (
     AskHuman,
@@ -23,6 +24,7 @@ from loremesh_agent.domain.loop import (
     End,
     Event,
     Finish,
+    HandOn,
     HumanAsked,
     HumanDecided,
     LimitReached,
@@ -36,6 +38,7 @@ from loremesh_agent.domain.loop import (
     wanted,
 )
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolSpec, ToolUse
 
 pytestmark = pytest.mark.unit
@@ -246,6 +249,72 @@ def test_calls_beyond_the_budget_are_refused_and_then_none_are_made() -> None:
     assert says(state, text="42")[1][0].end is End.COMPLETED
 
 
+def handing_on(*calls: CheckedCall) -> tuple[State, tuple[Wanted, ...]]:
+    crew = (Coworker(name="Ada"),)
+    tools = {**TOOLS, **{each.name: each for each in delegation.specs(crew)}}
+    uses = {each.name: each for each in delegation.USES}
+    state = State(rules=Rules(tools=tools, uses=uses, coworkers=crew), model="a/b")
+    return says(step(state, Begun(messages=QUESTION, untrusted=True))[0], *calls)
+
+
+def test_work_is_handed_on_without_asking_and_the_unknown_is_not() -> None:
+    known = CheckedCall(name="delegate_work", arguments={"coworker": "ADA", "task": "x"})
+    unknown = CheckedCall(name="ask_coworker", arguments={"coworker": "Eve", "question": "x"})
+    state, effects = handing_on(known, unknown)
+    assert [type(each) for each in effects] == [HandOn]
+    assert state.calls[1].reason == "COWORKER_UNKNOWN"
+    state, effects = step(state, ToolTold(number=effects[0].number, content="done"))
+    assert kinds(effects) == ["model"]
+    assert "<tool_result" in state.messages[-2].content
+
+
+def test_what_is_handed_on_is_still_waited_for_while_a_limit_is_asked_about() -> None:
+    state, (effect,) = handing_on(CheckedCall(name="delegate_work", arguments={"coworker": "Ada", "task": "x"}))
+    state = replace(state, rules=replace(state.rules, on_limit=LimitPolicy.ASK))
+    state, _ = step(state, LimitReached("time"))
+    assert loop.handed_on(state) == (effect,)
+
+
+def drafted(text: str = "A draft.", **review: Any) -> State:
+    state, effects = says(begun(review=Review(**review)), text=text)
+    assert [(each.kind, each.output) for each in effects] == [(Kind.OUTPUT, text)]
+    state, effects = step(state, HumanAsked(number=2, approval_id="a", kind=Kind.OUTPUT))
+    assert effects == ()
+    return state
+
+
+def test_an_output_ends_the_run_once_it_is_accepted() -> None:
+    (finish,) = step(drafted(), HumanDecided(approval_id="a", granted=True))[1]
+    assert (finish.end, finish.text) == (End.COMPLETED, "A draft.")
+    (finish,) = step(drafted(), HumanDecided(approval_id="a", granted=False, answer="Mine."))[1]
+    assert (finish.end, finish.text) == (End.COMPLETED, "Mine.")
+    assert step(drafted(), HumanDecided(approval_id="b", granted=True))[1] == ()
+
+
+@pytest.mark.parametrize("decision", [{}, {"fails_run": True}, {"fails_run": True, "comment": "x"}])
+def test_an_output_nobody_accepts_fails_the_run(decision: dict[str, Any]) -> None:
+    (finish,) = step(drafted(), HumanDecided(approval_id="a", granted=False, **decision))[1]
+    assert (finish.error, finish.problem) == ("OUTPUT_REJECTED", "a")
+
+
+def test_a_comment_sends_an_output_back_so_often_and_then_no_more() -> None:
+    state = drafted(max_rounds=1)
+    denied = HumanDecided(approval_id="a", granted=False, comment="Longer.", number=3)
+    state, effects = step(state, denied)
+    assert effects == (AskModel(number=4, model="a/b"),)
+    assert [each.role for each in state.messages] == ["user", "assistant", "user"]
+    assert "Longer." in state.messages[-1].content
+    state, _ = says(state, text="A longer draft.")
+    state, _ = step(state, HumanAsked(number=5, approval_id="b", kind=Kind.OUTPUT))
+    (finish,) = step(state, replace(denied, approval_id="b"))[1]
+    assert finish.error == "OUTPUT_REJECTED"
+
+
+def test_an_answer_that_is_not_whole_is_not_reviewed() -> None:
+    (finish,) = says(begun(review=Review()), text="It", reason=FinishReason.LENGTH)[1]
+    assert finish.end is End.INCOMPLETE
+
+
 # Random histories: a world that answers whatever is wanted, in any order, with anything.
 
 
@@ -261,15 +330,18 @@ def answer(state: State, effect: Wanted, chance: Chance) -> Event:
     number = state.number + 1
     match effect:
         case AskModel():
-            names = chance.data.draw(st.lists(st.sampled_from([*TOOLS, "rm"]), max_size=4))
+            names = chance.data.draw(st.lists(st.sampled_from([*state.rules.tools, "rm"]), max_size=4))
+            to = {"coworker": chance.of("Ada", "Eve"), "task": "x", "question": "x"}
             calls = tuple(
-                CheckedCall(name=name, arguments=chance.of({}, {"x": 1}, None), problem="wrong") for name in names
+                CheckedCall(name=name, arguments=chance.of(to, {**to, "x": 1}, None), problem="wrong") for name in names
             )
             return ModelAnswered(
                 number=effect.number, model=effect.model, text="t", usage=USAGE, calls=calls,
                 reason=chance.of(FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.LENGTH),
                 problem=chance.of("", "", "wrong"),
             )  # fmt: skip
+        case HandOn():
+            return ToolTold(number=effect.number, content="c", outcome=chance.of(Outcome.OK, Outcome.REFUSED))
         case CallTool():
             lost = TOOLS[effect.name].effect is Effect.SIDE_EFFECTING and chance.of(True, False)
             return ToolLost(effect.number) if lost else ToolTold(number=effect.number, content="c")
@@ -283,7 +355,8 @@ def answer(state: State, effect: Wanted, chance: Chance) -> Event:
 
 def decisions(state: State) -> list[str]:
     pending = [call.approval_id for call in state.calls if call.phase in ("ASK", "REVIEW") and call.approval_id]
-    return [*pending, *([state.limit_approval_id] if state.limit_approval_id else [])]
+    of_draft = state.draft.approval_id if state.draft else ""
+    return [*pending, *filter(None, [state.limit_approval_id, of_draft])]
 
 
 def invariants(state: State, made: dict[int, int]) -> None:
@@ -297,8 +370,9 @@ def invariants(state: State, made: dict[int, int]) -> None:
     assert len(set(asked)) == len(asked)
     assert all(count == 1 for count in made.values())
     for effect in wanted(state):
-        if isinstance(effect, CallTool):
-            assert effect.name in TOOLS
+        if isinstance(effect, CallTool | HandOn):
+            assert isinstance(effect, HandOn) == (effect.name in delegation.TOOLS)
+            assert effect.name in state.rules.tools
 
 
 @settings(max_examples=600, deadline=None)
@@ -306,9 +380,13 @@ def invariants(state: State, made: dict[int, int]) -> None:
 def test_whatever_happens_a_run_keeps_its_promises_and_is_told_again_the_same(data: st.DataObject) -> None:
     chance = Chance(data)
     policy = chance.of(*LimitPolicy)
+    crew = (Coworker(name="Ada"),) if chance.of(True, False) else ()
     rules = Rules(
-        tools=TOOLS, uses=USES, budget=Budget(steps=4, tool_calls=5, tokens=60), on_limit=policy, fallback_model="a/s"
-    )
+        tools={**TOOLS, **{each.name: each for each in delegation.specs(crew)}},
+        uses={**USES, **{each.name: each for each in delegation.USES}},
+        budget=Budget(steps=4, tool_calls=5, tokens=60), on_limit=policy, fallback_model="a/s",
+        coworkers=crew, review=chance.of(None, Review(max_rounds=2)),
+    )  # fmt: skip
     state = first = State(rules=rules, model="a/b")
     history: list[Event] = []
     made: dict[int, int] = {}
@@ -333,7 +411,7 @@ def test_whatever_happens_a_run_keeps_its_promises_and_is_told_again_the_same(da
             happen(
                 HumanDecided(
                     approval_id=chance.of(*open_), granted=chance.of(True, True, False), number=state.number + 1,
-                    answer=chance.of("", "", "so"),
+                    answer=chance.of("", "", "so"), comment=chance.of("", "no"),
                 )
             )  # fmt: skip
         else:
@@ -347,6 +425,36 @@ def test_whatever_happens_a_run_keeps_its_promises_and_is_told_again_the_same(da
     assert again == state
     if state.end:
         assert step(state, ToolTold(number=1, content="late")) == (state, ())
+
+
+def invoked(name: str, arguments: Any = None, **more: Any) -> State:
+    call = CheckedCall(name=name, arguments={} if arguments is None else arguments, **more)
+    return step(State(rules=Rules(tools=TOOLS, uses=USES), model=""), Begun(messages=(), untrusted=True, call=call))[0]
+
+
+def test_one_call_is_a_run_that_ends_with_what_it_answers() -> None:
+    state = invoked("fetch")
+    assert kinds(wanted(state)) == ["fetch"]
+    done, effects = step(state, ToolTold(number=1, content="<b>42</b>"))
+    assert effects == (Finish(end=End.COMPLETED, text="<b>42</b>"),)
+    assert (done.spent.tool_calls, done.spent.steps) == (1, 0)
+    failed, _ = step(state, ToolTold(number=1, content="No.", outcome=Outcome.FAILED))
+    assert failed.end == Finish(end=End.FAILED, error="TOOL_FAILED", problem="No.")
+
+
+def test_one_call_that_may_not_be_made_fails_the_run() -> None:
+    assert invoked("nothing").end == Finish(
+        end=End.FAILED, error="TOOL_NOT_ALLOWED", problem="The tool 'nothing' is not one of yours."
+    )
+    waiting_ = invoked("pay")
+    assert kinds(wanted(waiting_)) == [(Kind.TOOL_CALL, "pay")]
+    asked, _ = step(waiting_, HumanAsked(number=1, approval_id="a", kind=Kind.TOOL_CALL, call_id="call_0_0"))
+    denied, _ = step(asked, HumanDecided(approval_id="a", granted=False, number=2))
+    assert denied.end
+    assert denied.end.error == "TOOL_DENIED"
+    granted, effects = step(asked, HumanDecided(approval_id="a", granted=True, number=2))
+    assert kinds(effects) == ["pay"]
+    assert step(granted, ToolLost(2))[0].calls[0].phase is loop.Phase.REVIEW
 
 
 @settings(max_examples=300, deadline=None)

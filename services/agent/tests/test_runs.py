@@ -68,7 +68,7 @@ async def test_a_run_calls_tools_and_answers_and_all_of_it_is_told_and_kept(mesh
     events, job, kept = await run(mesh, calls(("read", "a"), ("send", "b"), text="Let me see."), words("It is done."))
     assert [kind for kind in kinds(events) if kind != "text_delta"] == [
         "run_started", "sources", "text_start", "text_finish", "usage", "tool_call", "tool_call",
-        "tool_result", "tool_result", "text_start", "usage", "text_finish", "completed",
+        "tool_result", "tool_result", "text_start", "text_finish", "usage", "completed",
     ]  # fmt: skip
     assert job.status == pb.CHAT_JOB_STATUS_COMPLETED
     assert (job.result.response, job.result.model) == ("It is done.", "scripted/m")
@@ -321,7 +321,7 @@ async def test_what_a_dead_worker_has_done_is_not_done_again_and_is_told_again(m
         assert len(tool.calls) == 1
         assert [kind for kind in kinds([each for each in events if each.attempt == 2]) if kind != "text_delta"] == [
             "run_started", "sources", "text_start", "text_finish", "tool_call", "tool_result", "usage",
-            "text_start", "usage", "text_finish", "completed",
+            "text_start", "text_finish", "usage", "completed",
         ]  # fmt: skip
 
 

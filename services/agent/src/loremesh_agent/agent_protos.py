@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from loremesh.agent.v1 import agent_pb2 as pb
 from loremesh_kit.text import clean
 
@@ -15,7 +16,6 @@ from loremesh_agent.domain.definitions import (
     AgentDefinition,
     BusyPolicy,
     GroundingPolicy,
-    LimitPolicy,
     Limits,
     MemorySettings,
     PromptReference,
@@ -23,7 +23,7 @@ from loremesh_agent.domain.definitions import (
 from loremesh_agent.domain.prices import KnownProvider
 from loremesh_agent.domain.tools import ApprovalPolicy, ExpiryPolicy, ToolSpec, ToolUse
 from loremesh_agent.errors import FieldMaskInvalid
-from loremesh_agent.protos import struct, timestamp
+from loremesh_agent.protos import read_limits, struct, timestamp
 
 _NOT_CHANGEABLE = frozenset({"id", "revision", "create_time", "update_time", "etag"})
 _CHANGEABLE = tuple(field.name for field in pb.Agent.DESCRIPTOR.fields if field.name not in _NOT_CHANGEABLE)
@@ -86,13 +86,13 @@ def read_agent(proto: pb.Agent) -> AgentDefinition:
         max_output_tokens=proto.max_output_tokens if proto.HasField("max_output_tokens") else None,
         top_k_documents=proto.top_k_documents if proto.HasField("top_k_documents") else None,
         vector_store_ids=tuple(map(clean, proto.vector_store_ids)),
-        tools=tuple(map(_read_tool_use, proto.tools)),
+        tools=tuple(map(read_tool_use, proto.tools)),
         memory=_read_memory(proto.memory) if proto.HasField("memory") else None,
-        response_schema=_schema(plain(proto.response_schema)) if proto.HasField("response_schema") else None,
-        limits=_read_limits(proto.limits),
-        grounding=GroundingPolicy(_name(pb.GroundingPolicy, proto.grounding, "ANNOTATE")),
+        response_schema=read_schema(proto.response_schema) if proto.HasField("response_schema") else None,
+        limits=read_limits(proto.limits),
+        grounding=GroundingPolicy(read_name(pb.GroundingPolicy, proto.grounding, "ANNOTATE")),
         rewrite_questions=proto.rewrite_questions if proto.HasField("rewrite_questions") else True,
-        busy_policy=BusyPolicy(_name(pb.BusyPolicy, proto.busy_policy, "REJECT")),
+        busy_policy=BusyPolicy(read_name(pb.BusyPolicy, proto.busy_policy, "REJECT")),
     )
 
 
@@ -176,12 +176,13 @@ def _tool_use(use: ToolUse) -> pb.ToolUse:
     )
 
 
-def _read_tool_use(proto: pb.ToolUse) -> ToolUse:
+def read_tool_use(proto: pb.ToolUse) -> ToolUse:
+    """A tool in an agent's hands."""
     given = {"approval_time": proto.approval_time.ToTimedelta()} if proto.HasField("approval_time") else {}
     return ToolUse(
         name=clean(proto.name),
-        approval=ApprovalPolicy(_name(pb.ApprovalPolicy, proto.approval, "AS_NEEDED")),
-        on_expiry=ExpiryPolicy(_name(pb.ExpiryPolicy, proto.on_expiry, "DENY")),
+        approval=ApprovalPolicy(read_name(pb.ApprovalPolicy, proto.approval, "AS_NEEDED")),
+        on_expiry=ExpiryPolicy(read_name(pb.ExpiryPolicy, proto.on_expiry, "DENY")),
         **given,
     )
 
@@ -224,28 +225,23 @@ def _limits(limits: Limits) -> pb.Limits:
         max_time=_duration(timedelta(seconds=limits.max_seconds)) if limits.max_seconds else None,
         on_limit=pb.LimitPolicy.Value(f"LIMIT_POLICY_{limits.on_limit}"),
         fallback_model=limits.fallback_model,
+        max_rpm=limits.max_rpm or 0,
     )
 
 
-def _read_limits(proto: pb.Limits) -> Limits:
-    return Limits(
-        max_steps=proto.max_steps or None,
-        max_tokens=proto.max_tokens or None,
-        max_cost_micros=proto.max_cost_micros or None,
-        max_tool_calls=proto.max_tool_calls or None,
-        max_seconds=proto.max_time.ToTimedelta().total_seconds() if proto.HasField("max_time") else None,
-        on_limit=LimitPolicy(_name(pb.LimitPolicy, proto.on_limit, "STOP")),
-        fallback_model=clean(proto.fallback_model),
-    )
-
-
-def _name(enum: Any, value: int, unspecified: str) -> str:
+def read_name(enum: Any, value: int, unspecified: str) -> str:
     """The value's name without the enum's, which ends in a word of its own."""
     if not value:
         return unspecified
     prefix: str = enum.Name(0).removesuffix("UNSPECIFIED")
     name: str = enum.Name(value)
     return name.removeprefix(prefix)
+
+
+def read_schema(proto: Struct) -> dict[str, Any]:
+    """A JSON Schema."""
+    schema: dict[str, Any] = _schema(plain(proto))
+    return schema
 
 
 def _schema(value: Any) -> Any:

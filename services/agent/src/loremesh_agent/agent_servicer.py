@@ -80,6 +80,18 @@ class AgentServicer(AgentServiceServicer):
         kept = await self._engine.rollback(clean(request.agent_id), revision=request.revision, etag=request.etag)
         return protos.agent(kept)
 
+    async def ValidateAgent(  # noqa: N802
+        self, request: pb.ValidateAgentRequest, context: Context
+    ) -> pb.ValidateAgentResponse:
+        """Say what is wrong with one."""
+        del context
+        found = await self._engine.violations(protos.read_agent(request.agent))
+        return pb.ValidateAgentResponse(
+            violations=[
+                pb.AgentViolation(field=each.field, description=each.description, reason=each.reason) for each in found
+            ]
+        )
+
     async def ListTools(self, request: pb.ListToolsRequest, context: Context) -> pb.ListToolsResponse:  # noqa: N802
         """List the tools."""
         del request, context

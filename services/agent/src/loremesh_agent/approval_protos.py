@@ -42,6 +42,10 @@ def approval(kept: Approval) -> pb.Approval:
         comment=kept.comment,
         answer=kept.answer,
         etag=kept.etag,
+        root_run_id=kept.root_run_id,
+        task_name=kept.task_name,
+        assignee=kept.assignee,
+        output=kept.output,
     )
 
 

@@ -31,6 +31,7 @@ class ApprovalServicer(ApprovalServiceServicer):
             limit=size + 1,
             state=protos.read_state(request.state),
             run_id=clean(request.run_id),
+            assignee=clean(request.assignee),
         )
         response = pb.ListApprovalsResponse(approvals=map(protos.approval, found[:size]))
         if len(found) > size:
@@ -59,3 +60,11 @@ class ApprovalServicer(ApprovalServiceServicer):
             clean(request.approval_id), protos.decision(request), etag=clean(request.etag)
         )
         return protos.approval(decided)
+
+    async def ReassignApproval(self, request: pb.ReassignApprovalRequest, context: Context) -> pb.Approval:  # noqa: N802
+        """Have somebody else asked."""
+        del context
+        reassigned = await self._engine.reassign(
+            clean(request.approval_id), clean(request.assignee), etag=clean(request.etag)
+        )
+        return protos.approval(reassigned)

@@ -19,7 +19,7 @@ ServiceError
 │   ├── ProviderStreamCut           UNAVAILABLE          PROVIDER_STREAM_CUT
 │   ├── ProviderRefused             FAILED_PRECONDITION  PROVIDER_REFUSED
 │   └── ProviderRateLimited         RESOURCE_EXHAUSTED   PROVIDER_RATE_LIMITED
-├── Missing                         NOT_FOUND            one each for approvals, memories, receipts, tool servers
+├── Missing                         NOT_FOUND            one each for approvals, memories, receipts, tasks, tool servers
 ├── ToolError                       what a model is told of a tool: TOOL_...
 └── one each for what agents, approvals, budgets, memories, prompts and tool servers refuse, named for its reason
 
@@ -269,6 +269,15 @@ class ToolServerNotFound(Missing):
     what = "tool server"
     key = "tool_server_id"
     type = "loremesh.agent.v1.ToolServer"
+
+
+class TaskNotFound(Missing):
+    """The caller has no task of this id, or not any more."""
+
+    reason = "TASK_NOT_FOUND"
+    what = "task"
+    key = "task_id"
+    type = "loremesh.agent.v1.AgentTask"
 
 
 class AgentExists(ServiceError):
@@ -570,6 +579,16 @@ class ApprovalExpired(ServiceError):
 
     def __init__(self, approval_id: str) -> None:
         super().__init__("Nobody decided in time.", metadata={"approval_id": approval_id})
+
+
+class OutputRejected(ServiceError):
+    """A human did not accept the output, or nobody did in time."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "OUTPUT_REJECTED"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__("The output was not accepted.", metadata={"approval_id": approval_id})
 
 
 class BudgetExhausted(ServiceError):

@@ -14,12 +14,14 @@ from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.conversations import Conversation, Exchange, Feedback, Message, State, Usage
 from loremesh_agent.domain.definitions import AgentDefinition, BusyPolicy
+from loremesh_agent.domain.delegation import Delegation, Delivered
 from loremesh_agent.domain.events import Event, FinishReason, Payload
 from loremesh_agent.domain.memories import Candidate, Kind, Memory, NewMemory, Receipt
 from loremesh_agent.domain.passages import Found, Source
 from loremesh_agent.domain.prices import KnownProvider
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.steps import Change, Step
+from loremesh_agent.domain.tasks import Task, TaskOrder
 from loremesh_agent.domain.templates import KeptPrompt
 from loremesh_agent.domain.tool_servers import Described, NewToolServer, ToolServer
 from loremesh_agent.domain.tools import CallContext, ToolCall, ToolResult, ToolSpec
@@ -540,6 +542,9 @@ class AskedInBackground:
     record: Mapping[str, Any] | None = None
     # Since it has begun, without what it waited.
     worked_seconds: float = 0.0
+    # Whose turn it is, where that is no chat: empty for chats; `order` is what `request` asks for.
+    task_id: str = ""
+    order: TaskOrder | None = None
 
 
 class ChatJobStore(Protocol):
@@ -606,6 +611,48 @@ class ChatWork(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task to be accepted: `request` as it came, and by what a request is known to be the same."""
+
+    order: TaskOrder
+    request: bytes
+    request_hash: bytes
+    agent_id: str = ""
+    agent_revision: int = 0
+
+
+class TaskStore(Protocol):
+    """Keeps tasks; each is a chat job."""
+
+    async def create(self, new: NewTask) -> Task:
+        """Accept a task, all or nothing; the one there is where there is one of its id, with its answer.
+
+        Raises QueueFull, IdempotencyConflict.
+        """
+        ...
+
+    async def known(self, task_id: str, *, request_hash: bytes) -> Task | None:
+        """The task which this request made, with its answer; None where there is none. Raises IdempotencyConflict."""
+        ...
+
+    async def get(self, task_id: str) -> Task:
+        """The task, with its answer if there is one; raises TaskNotFound."""
+        ...
+
+    async def cancel(self, task_id: str) -> None:
+        """End a task that is not finished; raises TaskNotFound."""
+        ...
+
+
+class Metronome(Protocol):
+    """Counts how often agents ask their models."""
+
+    async def beat(self, agent_id: str, *, limit: int) -> float:
+        """Count one more in this minute; seconds to wait before asking again where it has `limit`, else zero."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """A human is asked in a step of a run, about a call or a limit."""
 
@@ -615,23 +662,38 @@ class Asking:
     limit: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFor:
+    """What a run begins to wait for, beside what it waits for already."""
+
+    questions: Sequence[Asking] = ()
+    delegations: Sequence[Delegation] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What a run did so far, what it asked of humans, and what it handed on."""
+
+    steps: Sequence[Step] = ()
+    approvals: Sequence[Approval] = ()
+    delegations: Sequence[Delegation] = ()
+
+
 class RunWork(Protocol):
     """The journal of a run, written by its worker; every method raises FenceLost once the job is not its own."""
 
-    async def steps(self, job: Job) -> tuple[Sequence[Step], Sequence[Approval]]:
-        """What the run did so far, and what it asked of humans."""
+    async def recorded(self, job: Job) -> Recorded:
+        """How the run stands."""
         ...
 
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """Write a change, all of it or nothing; raises TenantBudgetExhausted where it reserves what is not there."""
         ...
 
-    async def park(
-        self, job: Job, change: Change, questions: Sequence[Asking], *, answer_id: str, attempt: int
-    ) -> bool:
-        """Write the change, ask, and let go of the job until somebody decides.
+    async def park(self, job: Job, change: Change, waiting: WaitingFor, *, answer_id: str, attempt: int) -> bool:
+        """Write the change, ask and hand on, and let go of the job until somebody decides or delivers.
 
-        False, and nothing is written, where somebody decided meanwhile what the run does not know of yet.
+        False, and nothing is written, where that happened meanwhile and the run does not know of it yet.
         """
         ...
 
@@ -712,9 +774,12 @@ class ApprovalStore(Protocol):
         ...
 
     async def page(
-        self, *, after: Position | None, limit: int, state: ApprovalState, run_id: str
+        self, *, after: Position | None, limit: int, state: ApprovalState, run_id: str = "", assignee: str = ""
     ) -> Sequence[Approval]:
-        """At most `limit` approvals behind a position that stand so, of one run or (empty) of all, those due first."""
+        """At most `limit` approvals behind a position that stand so, those due first.
+
+        Of one run, or of the tasks of a run of a crew or flow; for one who is asked, or anyone. Empty means all.
+        """
         ...
 
     async def decide(self, approval_id: str, decision: Decision, *, etag: str) -> Approval:
@@ -724,8 +789,23 @@ class ApprovalStore(Protocol):
         """
         ...
 
+    async def reassign(self, approval_id: str, assignee: str, *, etag: str) -> Approval:
+        """Have somebody else asked; to whom it is assigned already changes nothing. Raises as `decide` does."""
+        ...
+
     def watch(self, *, run_id: str, heartbeat: float) -> AsyncGenerator[Approval | None, None]:
         """Those pending, and then each that changes, for ever; None after each `heartbeat` quiet seconds."""
+        ...
+
+
+class DelegationStore(Protocol):
+    """Keeps what runs handed on."""
+
+    async def deliver(self, task_id: str, delegation_id: str, delivered: Delivered) -> None:
+        """Keep what came of it, the first time, and let the run go on once all it handed on is delivered.
+
+        Of a run that has ended nothing changes. Raises TaskNotFound.
+        """
         ...
 
 

@@ -265,6 +265,7 @@ def read_limits(proto: agent_pb.Limits) -> Limits:
         max_seconds=proto.max_time.ToTimedelta().total_seconds() if proto.HasField("max_time") else None,
         on_limit=_LIMIT_POLICIES.get(proto.on_limit, LimitPolicy.STOP),
         fallback_model=clean(proto.fallback_model),
+        max_rpm=proto.max_rpm or None,
     )
 
 

@@ -12,6 +12,7 @@ from loremesh.agent.v1.chat_pb2_grpc import add_ChatServiceServicer_to_server
 from loremesh.agent.v1.conversation_pb2_grpc import add_ConversationServiceServicer_to_server
 from loremesh.agent.v1.grounding_pb2_grpc import add_GroundingServiceServicer_to_server
 from loremesh.agent.v1.memory_pb2_grpc import add_MemoryServiceServicer_to_server
+from loremesh.agent.v1.task_pb2_grpc import add_TaskServiceServicer_to_server
 from loremesh.agent.v1.tool_pb2_grpc import add_ToolServerServiceServicer_to_server
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.events import Bus
@@ -21,17 +22,20 @@ from loremesh_kit.postgres import Database
 from loremesh_kit.server import Servicer, Wired
 from loremesh_kit.worker import JobWorker
 
-from loremesh_agent import protos
+from loremesh_agent import protos, task_protos
 from loremesh_agent.adapters.memory_index import PostgresRecallIndex
 from loremesh_agent.adapters.postgres_agents import PostgresAgents
 from loremesh_agent.adapters.postgres_approvals import PostgresApprovals
 from loremesh_agent.adapters.postgres_chat_jobs import KIND, PostgresChatJobs, resume
 from loremesh_agent.adapters.postgres_chat_work import PostgresChatWork
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
+from loremesh_agent.adapters.postgres_delegations import PostgresDelegations
 from loremesh_agent.adapters.postgres_memories import EMBED, PostgresMemories
 from loremesh_agent.adapters.postgres_memory_receipts import FORGET, PostgresMemoryWork
+from loremesh_agent.adapters.postgres_minutes import PostgresMinutes
 from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_runs import Allowance, PostgresRuns
+from loremesh_agent.adapters.postgres_tasks import PostgresTasks
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
 from loremesh_agent.adapters.toolbox import Toolboxes
 from loremesh_agent.agent_servicer import AgentServicer
@@ -49,12 +53,15 @@ from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.engine.directory import Directory
 from loremesh_agent.engine.grounding import Grounding
 from loremesh_agent.engine.lanes import Lanes
+from loremesh_agent.engine.means import Means
 from loremesh_agent.engine.memories import Memories
 from loremesh_agent.engine.memory_jobs import Embedding, Forgetting, MemoryPurge
+from loremesh_agent.engine.orders import Orders
 from loremesh_agent.engine.preparing import Preparing
 from loremesh_agent.engine.quoting import Quoting
-from loremesh_agent.engine.running import Means, Running
+from loremesh_agent.engine.running import Running
 from loremesh_agent.engine.talking import Talking
+from loremesh_agent.engine.tasks import Tasks
 from loremesh_agent.engine.tools import ToolDesk
 from loremesh_agent.engine.vetting import Vetting
 from loremesh_agent.grounding_servicer import GroundingServicer
@@ -73,6 +80,7 @@ from loremesh_agent.ports import (
 )
 from loremesh_agent.servicer import ChatServicer, ConversationServicer
 from loremesh_agent.settings import AgentSettings
+from loremesh_agent.task_servicer import TaskServicer
 from loremesh_agent.tool_server_servicer import ToolServerServicer
 from loremesh_agent.tool_wiring import external_tools
 
@@ -85,13 +93,14 @@ _CHAT_JOBS = "loremesh.agent.v1.ChatJobService"
 _CONVERSATIONS = "loremesh.agent.v1.ConversationService"
 _GROUNDING = "loremesh.agent.v1.GroundingService"
 _MEMORIES = "loremesh.agent.v1.MemoryService"
+_TASKS = "loremesh.agent.v1.TaskService"
 _TOOL_SERVERS = "loremesh.agent.v1.ToolServerService"
 # Those of Chat, CreateChatJob and CreateToolServer are kept with the turn, the job and the server.
 _IDEMPOTENT = frozenset(
     f"/{service}/{rpc}"
     for service, rpcs in (
         (_AGENTS, ("CreateAgent", "UpdateAgent", "DeleteAgent", "RollbackAgent")),
-        (_APPROVALS, ("DecideApproval",)),
+        (_APPROVALS, ("DecideApproval", "ReassignApproval")),
         (_CONVERSATIONS, ("CreateConversation", "UpdateConversation", "DeleteConversation", "SetMessageFeedback")),
         (_MEMORIES, ("CreateMemory", "ForgetMemories")),
     )
@@ -171,6 +180,7 @@ class _Parts:
         self._agents = PostgresAgents(database=database)
         self._kept = Directory(store=self._agents, models=outside.models, prompts=outside.prompts)
         self._directory = agents or self._kept
+        self._orders = Orders(directory=self._kept)
         self._quoting = Quoting(documents=outside.documents)
         self._conversations = PostgresConversations(database=database)
         self._memories = memories(database, outside.embedder, settings)
@@ -221,6 +231,7 @@ class _Parts:
             Servicer(
                 add=add_MemoryServiceServicer_to_server, servicer=MemoryServicer(engine=self._memories), name=_MEMORIES
             ),
+            Servicer(add=add_TaskServiceServicer_to_server, servicer=TaskServicer(engine=self._tasks()), name=_TASKS),
             Servicer(
                 add=add_ToolServerServiceServicer_to_server,
                 servicer=ToolServerServicer(engine=self.external.servers),
@@ -238,9 +249,11 @@ class _Parts:
         answering = Answering(
             work=work,
             agents=self._directory,
+            orders=self._orders,
             running=self._running(),
             engine=engine,
             read=protos.read_question,
+            read_order=task_protos.read_order,
             group_seconds=settings.group_seconds,
         )
         return JobWorker(
@@ -269,11 +282,32 @@ class _Parts:
         return chat, jobs
 
     def _agent_engine(self) -> AgentEngine:
+        return AgentEngine(
+            store=self._agents, vetting=self._vetting(), toolbox=self._toolbox, providers=self._outside.models
+        )
+
+    def _vetting(self) -> Vetting:
         outside = self._outside
-        vetting = Vetting(
+        return Vetting(
             directory=self._kept, models=outside.models, toolbox=self._toolbox, vector_stores=outside.vector_stores
         )
-        return AgentEngine(store=self._agents, vetting=vetting, toolbox=self._toolbox, providers=outside.models)
+
+    def _tasks(self) -> Tasks:
+        settings = self._settings
+        return Tasks(
+            store=PostgresTasks(
+                database=self._outside.database,
+                waiting_limit=settings.chat_jobs_waiting,
+                seconds=settings.chat_job_seconds,
+            ),
+            delegations=PostgresDelegations(database=self._outside.database, resume=resume),
+            orders=self._orders,
+            vetting=self._vetting(),
+            toolbox=self._toolbox,
+            tools=self._desk,
+            quoting=self._quoting,
+            clock=SystemClock(),
+        )
 
     async def _check(self, tool: str, arguments: Mapping[str, Any]) -> None:
         spec = (await self._toolbox.find(tool)).spec
@@ -292,6 +326,7 @@ class _Parts:
         allowance = Allowance(tokens=settings.tenant_monthly_tokens, cost_micros=settings.tenant_monthly_micros)
         preparing = Preparing(
             agents=self._directory,
+            orders=self._orders,
             index=outside.index,
             tools=self._desk,
             recollection=self._memories,
@@ -307,6 +342,7 @@ class _Parts:
             tools=self._desk,
             quoting=self._quoting,
             recollection=self._memories,
+            metronome=PostgresMinutes(database=outside.database),
             group_seconds=settings.group_seconds,
         )
         return Running(means)

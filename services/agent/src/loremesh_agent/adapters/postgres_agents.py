@@ -35,7 +35,7 @@ _HELD = f"""
 SELECT conversations.agent_id AS held_with, {_COLUMNS}
 FROM conversations
 LEFT JOIN ({_JOINED} AND kept.revision = agents.revision AND NOT deleted) ON agents.id = conversations.agent_id
-WHERE conversations.id = %s
+WHERE conversations.id = %s AND NOT hidden
 """  # noqa: S608
 
 _PAGE = f"""

@@ -29,7 +29,7 @@ from loremesh_agent.domain.approvals import (
     state_after,
 )
 from loremesh_agent.domain.tools import ExpiryPolicy
-from loremesh_agent.errors import ApprovalNotFound
+from loremesh_agent.errors import ApprovalDecided, ApprovalNotFound
 from loremesh_agent.ports import DueAlarm
 
 Resume = Callable[[AsyncConnection[Row], str], Awaitable[object]]
@@ -40,16 +40,20 @@ _CHANGED = "changed"
 
 _COLUMNS = (
     "id, kind, state, run_id, conversation_id, agent_id, tool_name, arguments, edited, question, on_expiry,"
-    " create_time, due_time, remind_time, escalate_time, decide_time, decided_by, comment, answer, revision"
+    " create_time, due_time, remind_time, escalate_time, decide_time, decided_by, comment, answer, revision,"
+    " root_run_id, task_name, assignee, output, output_schema"
 )
 
 _ASK = f"""
 INSERT INTO approvals (
     id, kind, run_id, conversation_id, agent_id, tool_name, arguments, question, on_expiry, principal, due_time,
-    alarm_time
+    alarm_time, assignee, output, output_schema, root_run_id, task_name
 ) VALUES (
     %(id)s, %(kind)s, %(run_id)s, %(conversation_id)s, %(agent_id)s, %(tool_name)s, %(arguments)s, %(question)s,
-    %(on_expiry)s, %(principal)s, now() + %(due_in)s, now() + %(due_in)s / 2
+    %(on_expiry)s, %(principal)s, now() + %(due_in)s, now() + %(due_in)s / 2, %(assignee)s, %(output)s,
+    %(output_schema)s,
+    coalesce((SELECT root_run_id FROM tasks WHERE run_id = %(run_id)s), ''),
+    coalesce((SELECT name FROM tasks WHERE run_id = %(run_id)s), '')
 ) RETURNING {_COLUMNS}
 """  # noqa: S608 - made of constants, as all here
 
@@ -64,7 +68,8 @@ _GET = f"SELECT {_COLUMNS} FROM approvals WHERE id = %(id)s"  # noqa: S608
 
 _PAGE = f"""
 SELECT {_COLUMNS} FROM approvals
-WHERE state = %(state)s AND (%(run_id)s = '' OR run_id = %(run_id)s)
+WHERE state = %(state)s AND (%(run_id)s = '' OR %(run_id)s IN (run_id, root_run_id))
+    AND (%(assignee)s = '' OR assignee IN ('', %(assignee)s))
     AND (%(time)s::timestamptz IS NULL OR (due_time, id) > (%(time)s::timestamptz, %(id)s))
 ORDER BY due_time, id LIMIT %(limit)s
 """  # noqa: S608
@@ -73,7 +78,8 @@ _STANDING = f"""
 SELECT coalesce((SELECT last_seq FROM event_heads WHERE run_id = '{_LOG}'), 0) AS last_seq, pending.*
 FROM (VALUES (1)) AS always (there)
 LEFT JOIN (
-    SELECT {_COLUMNS} FROM approvals WHERE state = 'PENDING' AND (%(run_id)s = '' OR run_id = %(run_id)s)
+    SELECT {_COLUMNS} FROM approvals
+    WHERE state = 'PENDING' AND (%(run_id)s = '' OR %(run_id)s IN (run_id, root_run_id))
 ) AS pending ON true
 ORDER BY due_time, id
 """  # noqa: S608
@@ -89,6 +95,10 @@ UPDATE approvals SET
     state = %(state)s, arguments = coalesce(%(arguments)s, arguments), edited = %(edited)s, answer = %(answer)s,
     comment = %(comment)s, decided_by = %(decided_by)s, decide_time = now(), revision = revision + 1
 WHERE id = %(id)s RETURNING {_COLUMNS}
+"""  # noqa: S608
+
+_REASSIGN = f"""
+UPDATE approvals SET assignee = %(assignee)s, revision = revision + 1 WHERE id = %(id)s RETURNING {_COLUMNS}
 """  # noqa: S608
 
 _DUE = "SELECT tenant, id AS approval_id, principal FROM approvals ORDER BY alarm_time LIMIT %s"
@@ -128,7 +138,9 @@ class PostgresApprovals:
             raise ApprovalNotFound(approval_id)
         return _approval(rows[0])
 
-    async def page(self, *, after: Position | None, limit: int, state: State, run_id: str) -> Sequence[Approval]:
+    async def page(
+        self, *, after: Position | None, limit: int, state: State, run_id: str = "", assignee: str = ""
+    ) -> Sequence[Approval]:
         """See ports.ApprovalStore."""
         parameters = {
             "time": _time(after),
@@ -136,18 +148,14 @@ class PostgresApprovals:
             "limit": limit,
             "state": state,
             "run_id": run_id,
+            "assignee": assignee,
         }
         return [_approval(row) for row in await self._database.fetch(_PAGE, parameters)]
 
     async def decide(self, approval_id: str, decision: Decision, *, etag: str) -> Approval:
         """See ports.ApprovalStore."""
         async with self._database.transaction() as connection:
-            key = {"tenant": identity.current().tenant, "id": approval_id}
-            await connection.execute(_LOCK_JOB, key)
-            row = await (await connection.execute(_LOCK, key)).fetchone()
-            if row is None:
-                raise ApprovalNotFound(approval_id)
-            approval = _approval(row)
+            approval = await _locked(connection, approval_id)
             if said_before(approval, decision):
                 return approval
             if etag not in ("", approval.etag):
@@ -166,6 +174,20 @@ class PostgresApprovals:
             await _tell(connection, decided, fact="ApprovalDecided")
         return decided
 
+    async def reassign(self, approval_id: str, assignee: str, *, etag: str) -> Approval:
+        """See ports.ApprovalStore."""
+        async with self._database.transaction() as connection:
+            approval = await _locked(connection, approval_id)
+            if approval.state is not State.PENDING:
+                raise ApprovalDecided(approval_id, state=approval.state)
+            if approval.assignee == assignee:
+                return approval
+            if etag not in ("", approval.etag):
+                raise EtagMismatch
+            (reassigned,) = await _changed(connection, _REASSIGN, {"id": approval_id, "assignee": assignee})
+            await _tell(connection, reassigned, fact="ApprovalReassigned")
+        return reassigned
+
     async def watch(self, *, run_id: str, heartbeat: float) -> AsyncGenerator[Approval | None, None]:
         """See ports.ApprovalStore."""
         rows = await self._database.fetch(_STANDING, {"run_id": run_id})
@@ -177,7 +199,7 @@ class PostgresApprovals:
         ):
             if isinstance(event, eventlog.Heartbeat):
                 yield None
-            elif run_id in ("", event.payload["run_id"]):
+            elif run_id in ("", event.payload["run_id"], event.payload.get("root_run_id", "")):
                 changed = await self._database.fetch(_GET, {"id": event.payload["id"]})
                 # What is told is how it stands now: of changes that followed at once, only the last.
                 if changed and changed[0]["revision"] == event.payload["revision"]:
@@ -206,6 +228,16 @@ class PostgresApprovals:
         return alarm
 
 
+async def _locked(connection: AsyncConnection[Row], approval_id: str) -> Approval:
+    """The approval, nobody else's until the transaction ends; raises ApprovalNotFound."""
+    key = {"tenant": identity.current().tenant, "id": approval_id}
+    await connection.execute(_LOCK_JOB, key)
+    row = await (await connection.execute(_LOCK, key)).fetchone()
+    if row is None:
+        raise ApprovalNotFound(approval_id)
+    return _approval(row)
+
+
 async def ask(connection: AsyncConnection[Row], new: NewApproval) -> str:
     """Ask a human, in the transaction that makes the run wait; its id.
 
@@ -223,6 +255,9 @@ async def ask(connection: AsyncConnection[Row], new: NewApproval) -> str:
         "on_expiry": new.on_expiry,
         "principal": identity.current().principal,
         "due_in": new.due_in,
+        "assignee": new.assignee,
+        "output": new.output,
+        "output_schema": None if new.output_schema is None else Jsonb(dict(new.output_schema)),
     }
     (asked,) = await _changed(connection, _ASK, parameters)
     await _tell(connection, asked, fact="ApprovalRequested")
@@ -250,7 +285,12 @@ async def _tell(connection: AsyncConnection[Row], approval: Approval, *, fact: s
     """Tell other services, and then those who watch: the log is locked from here on."""
     ids = {"approval_id": approval.id, "run_id": approval.run_id, "conversation_id": approval.conversation_id}
     await emit(connection, name=fact, payload={**ids, "state": approval.state})
-    told = {"id": approval.id, "run_id": approval.run_id, "revision": approval.revision}
+    told = {
+        "id": approval.id,
+        "run_id": approval.run_id,
+        "root_run_id": approval.root_run_id,
+        "revision": approval.revision,
+    }
     await eventlog.append(connection, run_id=_LOG, kind=_CHANGED, payload=told)
 
 

@@ -13,7 +13,7 @@ from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from loremesh_agent.adapters import postgres_approvals, postgres_steps
+from loremesh_agent.adapters import postgres_approvals, postgres_steps, task_facts
 from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_rows import MESSAGE, message
 from loremesh_agent.adapters.postgres_turns import open_turn
@@ -27,13 +27,13 @@ from loremesh_agent.ports import Claim, NewTurn
 
 KIND = "chat"
 # Whoever counts more deaths than this has found a message that kills workers; what a provider fails is given up sooner.
-_MAX_ATTEMPTS = 20
+MAX_ATTEMPTS = 20
 # A job that ended late has said so by then.
-_LEASE_BEYOND_DEADLINE = 60.0
+LEASE_BEYOND_DEADLINE = 60.0
 _PURGED_AT_ONCE = 200
 
-_COLUMNS = "id, status, conversation_id, attempt, create_time, finish_time, error, answer_id, agent_id, record, usage"
-_KEPT = "(finish_time IS NULL OR finish_time > now() - interval '7 days')"
+COLUMNS = "id, status, conversation_id, attempt, create_time, finish_time, error, answer_id, agent_id, record, usage"
+KEPT = "(finish_time IS NULL OR finish_time > now() - interval '7 days')"
 
 _INSERT = """
 INSERT INTO chat_jobs (id, conversation_id, question_id, answer_id, agent_id, request, seconds, turn)
@@ -45,7 +45,7 @@ VALUES (
 _RESUME = """
 UPDATE chat_jobs SET
     status = 'QUEUED', resumed = true, waited = waited + (now() - wait_time), wait_time = NULL
-WHERE id = %s AND status = 'WAITING' RETURNING seconds, answer_id
+WHERE id = %s AND status = 'WAITING' RETURNING seconds, answer_id, task_id
 """
 
 # Of a run that goes on: until nobody can be working on it any more.
@@ -79,13 +79,13 @@ _QUEUED = "SELECT DISTINCT tenant, conversation_id FROM chat_jobs WHERE turn IS 
 
 _WAITING = "SELECT count(*) AS jobs FROM (SELECT FROM chat_jobs WHERE status = 'QUEUED' LIMIT %s) AS waiting"
 
-_GET = f"SELECT {_COLUMNS} FROM chat_jobs WHERE id = %(id)s AND {_KEPT}"  # noqa: S608 - made of constants, as all here
+_GET = f"SELECT {COLUMNS} FROM chat_jobs WHERE id = %(id)s AND {KEPT}"  # noqa: S608 - made of constants, as all here
 
 _ANSWER = f"SELECT {MESSAGE} FROM messages WHERE id = %(answer_id)s"  # noqa: S608
 
 _PAGE = f"""
-SELECT {_COLUMNS} FROM chat_jobs
-WHERE {_KEPT} AND (%(status)s::text IS NULL OR status = %(status)s)
+SELECT {COLUMNS} FROM chat_jobs
+WHERE task_id IS NULL AND {KEPT} AND (%(status)s::text IS NULL OR status = %(status)s)
     AND (%(time)s::timestamptz IS NULL OR (create_time, id) < (%(time)s::timestamptz, %(id)s))
 ORDER BY create_time DESC, id DESC LIMIT %(limit)s
 """  # noqa: S608
@@ -94,7 +94,8 @@ ORDER BY create_time DESC, id DESC LIMIT %(limit)s
 _END = """
 WITH ended AS (
     UPDATE chat_jobs SET status = %(status)s, error = %(error)s, finish_time = now(), turn = NULL
-    WHERE id = %(id)s AND finish_time IS NULL RETURNING id, answer_id, attempt, conversation_id
+    WHERE id = %(id)s AND finish_time IS NULL
+    RETURNING id, answer_id, attempt, conversation_id, task_id
 ), kept AS (
     UPDATE messages SET state = %(status)s, lease_until = NULL, content = coalesce((
         SELECT string_agg(payload ->> 'text', '' ORDER BY seq) FROM events
@@ -102,13 +103,13 @@ WITH ended AS (
     ), '')
     FROM ended WHERE messages.id = ended.answer_id AND messages.state = 'IN_PROGRESS'
 )
-SELECT attempt, conversation_id, answer_id FROM ended
+SELECT attempt, conversation_id, answer_id, task_id FROM ended
 """
 
 _STANDING = f"""
 SELECT finish_time IS NOT NULL AS finished,
     coalesce((SELECT last_seq FROM event_heads WHERE run_id = chat_jobs.id), 0) AS last_seq
-FROM chat_jobs WHERE id = %(id)s AND {_KEPT}
+FROM chat_jobs WHERE id = %(id)s AND {KEPT}
 """  # noqa: S608
 
 _EXPIRED = "SELECT tenant, id FROM chat_jobs WHERE finish_time < now() - interval '7 days' LIMIT %s"
@@ -121,6 +122,18 @@ DELETE FROM events WHERE run_id = ANY(%(ids)s)
 """
 
 _PURGE = "DELETE FROM chat_jobs WHERE id = ANY(%(ids)s)"
+
+# With the tasks themselves; and the short-term memories that no other task shares.
+_PURGE_TASKS = """
+WITH gone AS (
+    SELECT conversation_id, memory_run_id FROM tasks JOIN chat_jobs ON chat_jobs.id = run_id
+    WHERE run_id = ANY(%(ids)s)
+)
+DELETE FROM conversations USING gone
+WHERE hidden AND (conversations.id = gone.conversation_id OR conversations.id = memory_run_id AND NOT EXISTS (
+    SELECT FROM tasks AS others WHERE others.memory_run_id = gone.memory_run_id AND NOT others.run_id = ANY(%(ids)s)
+))
+"""
 
 
 class PostgresChatJobs:
@@ -148,13 +161,13 @@ class PostgresChatJobs:
                 kind=KIND,
                 payload={},
                 subject_id=conversation_id,
-                max_attempts=_MAX_ATTEMPTS,
+                max_attempts=MAX_ATTEMPTS,
                 deadline=datetime.now(UTC) + timedelta(seconds=self._seconds),
                 parked=waits,
             )
             turn = replace(turn, run_id=job_id)
             if not waits:
-                await open_turn(connection, turn, lease=self._seconds + _LEASE_BEYOND_DEADLINE)
+                await open_turn(connection, turn, lease=self._seconds + LEASE_BEYOND_DEADLINE)
             values = {
                 "id": job_id,
                 "conversation_id": conversation_id,
@@ -181,14 +194,7 @@ class PostgresChatJobs:
         rows = await self._database.fetch(_GET, {"id": job_id})
         if not rows:
             raise ChatJobNotFound(job_id)
-        job = _job(rows[0])
-        if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
-            return job
-        said = await self._database.fetch(_ANSWER, rows[0])
-        if not said:
-            return job
-        answer = journal.answer_of(message(said[0]))
-        return replace(job, answer=replace(answer, usage=job.usage or answer.usage))
+        return await with_answer(self._database, rows[0])
 
     async def page(self, *, after: Position | None, limit: int, status: Status | None) -> Sequence[ChatJob]:
         """See ports.ChatJobStore."""
@@ -242,6 +248,7 @@ class PostgresChatJobs:
             ids = {"ids": [row["id"] for row in rows if row["tenant"] == tenant]}
             async with self._database.transaction(tenant) as connection:
                 await connection.execute(_FORGET_EVENTS, ids)
+                await connection.execute(_PURGE_TASKS, ids)
                 await connection.execute(_PURGE, ids)
         return len(rows)
 
@@ -258,7 +265,9 @@ async def end(connection: AsyncConnection[Row], job_id: str, status: Status, ter
         await eventlog.append(
             connection, run_id=job_id, kind=told.kind, payload=told.payload, attempt=max(1, row["attempt"])
         )
-        await go_on_with_next(connection, row["conversation_id"])
+        await task_facts.tell(connection, task_facts.FINISHED, task_id=row["task_id"])
+        if row["task_id"] is None:
+            await go_on_with_next(connection, row["conversation_id"])
 
 
 async def resume(connection: AsyncConnection[Row], run_id: str) -> None:
@@ -267,9 +276,10 @@ async def resume(connection: AsyncConnection[Row], run_id: str) -> None:
     await connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", [run_id])
     row = await (await connection.execute(_RESUME, [run_id])).fetchone()
     if row:
-        lease = row["seconds"] + _LEASE_BEYOND_DEADLINE
+        lease = row["seconds"] + LEASE_BEYOND_DEADLINE
         await connection.execute(_EXTEND, {"answer_id": row["answer_id"], "lease": lease})
         await jobs.unpark(connection, run_id, deadline=datetime.now(UTC) + timedelta(seconds=row["seconds"]))
+        await task_facts.tell(connection, task_facts.RESUMED, task_id=row["task_id"])
 
 
 async def go_on_with_next(connection: AsyncConnection[Row], conversation_id: str) -> None:
@@ -282,7 +292,7 @@ async def go_on_with_next(connection: AsyncConnection[Row], conversation_id: str
     if row is None:
         return
     try:
-        await open_turn(connection, NewTurn(**row["turn"]), lease=row["seconds"] + _LEASE_BEYOND_DEADLINE)
+        await open_turn(connection, NewTurn(**row["turn"]), lease=row["seconds"] + LEASE_BEYOND_DEADLINE)
     except ConversationBusy:
         return
     await connection.execute(_BEGUN, [row["id"]])
@@ -304,6 +314,18 @@ async def _is_held(connection: AsyncConnection[Row], conversation_id: str) -> bo
         if await (await connection.execute(query, [conversation_id])).fetchone() is not None:
             return True
     return False
+
+
+async def with_answer(database: Database, row: Row) -> ChatJob:
+    """The job of the columns in COLUMNS, with its answer if there is one."""
+    job = _job(row)
+    if job.status not in (Status.COMPLETED, Status.INCOMPLETE):
+        return job
+    said = await database.fetch(_ANSWER, row)
+    if not said:
+        return job
+    answer = journal.answer_of(message(said[0]))
+    return replace(job, answer=replace(answer, usage=job.usage or answer.usage))
 
 
 async def forget_jobs(connection: AsyncConnection[Row], conversation_id: str) -> None:

@@ -6,12 +6,13 @@ from loremesh_kit import eventlog
 from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import FenceLost, Job, complete
 from loremesh_kit.postgres import Database, Row
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 
 from loremesh_agent.adapters.postgres_chat_jobs import end
 from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
 from loremesh_agent.adapters.postgres_turns import history_before, write_end
 from loremesh_agent.domain.chat_jobs import Status
+from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Failed, Payload
 from loremesh_agent.domain.journal import entry
 from loremesh_agent.errors import ConversationBusy, ConversationNotFound, GivenUp
@@ -31,11 +32,14 @@ UPDATE chat_jobs SET
 FROM messages AS said, messages AS asked, before
 WHERE chat_jobs.id = before.id AND finish_time IS NULL AND said.id = answer_id AND asked.id = question_id
 RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, attempt, asked.content AS text,
-    said.state, record, before.resumed,
+    said.state, said.agent_revision, record, before.resumed, task_id,
     extract(epoch FROM now() - begin_time - waited)::float8 AS worked_seconds
 """
 
-END = "UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL"
+END = """
+UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL
+RETURNING task_id
+"""
 
 
 class PostgresChatWork:
@@ -47,13 +51,18 @@ class PostgresChatWork:
     async def begin(self, job: Job) -> AskedInBackground:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
-            await check(connection, job)
-            row = await (await connection.execute(_BEGIN, {"id": job.id})).fetchone()
+            async with connection.pipeline():
+                ours = await held(connection, job)
+                begun = await connection.execute(_BEGIN, {"id": job.id})
+                await confirm(ours, job)
+                row = await begun.fetchone()
             if row is None:
                 raise ConversationNotFound(job.subject_id)
             if row["state"] != "IN_PROGRESS":
                 raise GivenUp(ConversationBusy(job.subject_id, retry_after=1.0))
-            history = await history_before(connection, row["conversation_id"], question_id=row["question_id"])
+            history: Sequence[Exchange] = []
+            if row["task_id"] is None:
+                history = await history_before(connection, row["conversation_id"], question_id=row["question_id"])
         turn = NewTurn(
             run_id=job.id,
             question_id=row["question_id"],
@@ -62,6 +71,7 @@ class PostgresChatWork:
             agent_id=row["agent_id"],
             conversation_id=row["conversation_id"],
             new_conversation_id=row["conversation_id"],
+            agent_revision=row["agent_revision"],
         )
         return AskedInBackground(
             turn=turn,
@@ -71,6 +81,7 @@ class PostgresChatWork:
             resumed=row["resumed"],
             record=row["record"],
             worked_seconds=row["worked_seconds"],
+            task_id=row["task_id"] or "",
         )
 
     async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
@@ -98,8 +109,17 @@ class PostgresChatWork:
 
 async def check(connection: AsyncConnection[Row], job: Job) -> None:
     """Raise FenceLost unless the job is ours, and keep it so until the transaction ends."""
-    parameters = {"id": job.id, "tenant": job.tenant, "fence": job.fence}
-    if await (await connection.execute(_OURS, parameters)).fetchone() is None:
+    await confirm(await held(connection, job), job)
+
+
+async def held(connection: AsyncConnection[Row], job: Job) -> AsyncCursor[Row]:
+    """Ask whether the job is ours, and keep it so; in a pipeline `confirm` may come after what is written."""
+    return await connection.execute(_OURS, {"id": job.id, "tenant": job.tenant, "fence": job.fence})
+
+
+async def confirm(ours: AsyncCursor[Row], job: Job) -> None:
+    """Raise FenceLost unless it is."""
+    if await ours.fetchone() is None:
         raise FenceLost(job.id)
 
 
@@ -108,6 +128,6 @@ async def append(
 ) -> None:
     """Write events to the job's log, without passages of documents that are forgotten."""
     known = await quote(connection, answer_id, quoted(happened))
-    for each in happened:
-        kind, payload = entry(without_forgotten(each, known))
-        await eventlog.append(connection, run_id=job.id, kind=kind, payload=payload, attempt=attempt)
+    told = (entry(without_forgotten(each, known)) for each in happened)
+    entries = [eventlog.Entry(kind=kind, payload=payload, attempt=attempt) for kind, payload in told]
+    await eventlog.append_all(connection, run_id=job.id, entries=entries)

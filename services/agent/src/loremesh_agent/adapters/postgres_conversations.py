@@ -25,7 +25,7 @@ _GET = f"SELECT {CONVERSATION} FROM conversations WHERE id = %s"  # noqa: S608 -
 
 _PAGE = f"""
 SELECT {CONVERSATION} FROM conversations
-WHERE %(time)s::timestamptz IS NULL OR (update_time, id) < (%(time)s::timestamptz, %(id)s)
+WHERE NOT hidden AND (%(time)s::timestamptz IS NULL OR (update_time, id) < (%(time)s::timestamptz, %(id)s))
 ORDER BY update_time DESC, id DESC LIMIT %(limit)s
 """  # noqa: S608
 
@@ -38,7 +38,8 @@ UPDATE conversations SET
 WHERE id = %(id)s RETURNING {CONVERSATION}
 """  # noqa: S608
 
-_DELETE = "DELETE FROM conversations WHERE id = %s RETURNING id"
+# A task's goes with the task.
+_DELETE = "DELETE FROM conversations WHERE id = %s AND NOT hidden RETURNING id"
 
 _MESSAGES = f"""
 SELECT {MESSAGE} FROM messages WHERE conversation_id = %(id)s AND position > %(after)s

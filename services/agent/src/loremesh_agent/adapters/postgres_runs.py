@@ -1,35 +1,39 @@
 """Runs in Postgres, as their workers write them: every transaction begins by asking whether the job is theirs."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from loremesh_kit import jobs
 from loremesh_kit.jobs import FenceLost, Job, complete
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
+from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
-from loremesh_agent.adapters import postgres_approvals, postgres_steps
+from loremesh_agent.adapters import postgres_approvals, postgres_delegations, postgres_steps, task_facts
 from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
-from loremesh_agent.adapters.postgres_chat_work import END, append, check
+from loremesh_agent.adapters.postgres_chat_work import END, append, check, confirm, held
 from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_turns import write_end
-from loremesh_agent.domain.approvals import Approval
 from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.budgets import NOTHING, added
 from loremesh_agent.domain.events import Waiting
 from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
-from loremesh_agent.ports import Asking, FinishedTurn
+from loremesh_agent.ports import Asking, FinishedTurn, Recorded, WaitingFor
 
 _KEEP = """
 UPDATE chat_jobs SET usage = coalesce(%(usage)s, usage), record = coalesce(%(record)s, record) WHERE id = %(id)s
 """
 
-_WAIT = "UPDATE chat_jobs SET status = 'WAITING', wait_time = now() WHERE id = %s AND finish_time IS NULL"
+_WAIT = """
+UPDATE chat_jobs SET status = 'WAITING', wait_time = now() WHERE id = %s AND finish_time IS NULL RETURNING task_id
+"""
 
-# Held until somebody decides, or until it is too late to, and a while longer for whoever says so.
+# Held until somebody decides, or until it is too late to, and a while longer for whoever says so; for work that was
+# handed on, longer than anybody takes.
 _HOLD = """
-UPDATE messages SET lease_until = greatest(lease_until, %(until)s + interval '1 h')
+UPDATE messages SET lease_until = greatest(
+    lease_until, coalesce(%(until)s::timestamptz + interval '1 h', now() + interval '100 days')
+)
 WHERE id = %(answer_id)s AND state = 'IN_PROGRESS'
 """
 
@@ -49,7 +53,7 @@ class Allowance:
 
 
 class _DecidedMeanwhile(Exception):
-    """Somebody decided what the run does not know of yet."""
+    """Somebody decided or delivered what the run does not know of yet."""
 
 
 class PostgresRuns:
@@ -59,37 +63,46 @@ class PostgresRuns:
         self._database = database
         self._allowance = allowance
 
-    async def steps(self, job: Job) -> tuple[Sequence[Step], Sequence[Approval]]:
+    async def recorded(self, job: Job) -> Recorded:
         """See ports.RunWork."""
         async with self._database.transaction() as connection:
             await check(connection, job)
-            return await postgres_steps.read(connection, job.id), await postgres_approvals.of_run(connection, job.id)
+            return Recorded(
+                steps=await postgres_steps.read(connection, job.id),
+                approvals=await postgres_approvals.of_run(connection, job.id),
+                delegations=await postgres_delegations.of_run(connection, job.id),
+            )
 
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
-        async with self._database.transaction() as connection:
-            await check(connection, job)
-            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+        try:
+            async with self._database.transaction() as connection, connection.pipeline():
+                ours = await held(connection, job)
+                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                await confirm(ours, job)
+        except ForeignKeyViolation:
+            # Its conversation was deleted, and the job with it.
+            raise FenceLost(job.id) from None
 
-    async def park(
-        self, job: Job, change: Change, questions: Sequence[Asking], *, answer_id: str, attempt: int
-    ) -> bool:
+    async def park(self, job: Job, change: Change, waiting: WaitingFor, *, answer_id: str, attempt: int) -> bool:
         """See ports.RunWork."""
         try:
             async with self._database.transaction() as connection:
-                # First: whoever decides at this moment waits for us, or we see what was decided.
+                # First: whoever decides or delivers at this moment waits for us, or we see what came of it.
                 await jobs.park(connection, job)
                 await _check_pending(connection, job)
                 await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-                for each in questions:
+                await postgres_delegations.hand_on(connection, job.id, waiting.delegations)
+                for each in waiting.questions:
                     await _ask(connection, job, each)
                 standing = await postgres_approvals.of_run(connection, job.id)
                 pending = [each for each in standing if each.state is ApprovalState.PENDING]
-                waiting = [Waiting(each.id, each.question, each.due_time) for each in pending]
-                await append(connection, job, waiting, answer_id=answer_id, attempt=attempt)
-                until = max(each.due_time for each in pending)
+                told = [Waiting(each.id, each.question, each.due_time) for each in pending]
+                await append(connection, job, told, answer_id=answer_id, attempt=attempt)
+                until = max((each.due_time for each in pending), default=None)
                 await connection.execute(_HOLD, {"answer_id": answer_id, "until": until})
-                await connection.execute(_WAIT, [job.id])
+                row = await (await connection.execute(_WAIT, [job.id])).fetchone()
+                await task_facts.tell(connection, task_facts.WAITING, task_id=row["task_id"] if row else None)
         except _DecidedMeanwhile:
             job.progress.completed = False
             return False
@@ -99,13 +112,18 @@ class PostgresRuns:
         """See ports.RunWork."""
         async with self._database.transaction() as connection:
             await complete(connection, job)
-            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-            await postgres_approvals.cancel_of_run(connection, job.id)
-            await connection.execute(END, {"id": job.id, "state": finished.state})
-            if not await write_end(connection, answer_id, finished):
-                raise FenceLost(job.id)
-            await forget_steps(connection, job.id, answer_id)
-            await go_on_with_next(connection, job.subject_id)
+            async with connection.pipeline():
+                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                ended = await connection.execute(END, {"id": job.id, "state": finished.state})
+                await postgres_approvals.cancel_of_run(connection, job.id)
+                if not await write_end(connection, answer_id, finished):
+                    raise FenceLost(job.id)
+                row = await ended.fetchone()
+                task_id = row["task_id"] if row else None
+                await forget_steps(connection, job.id, answer_id)
+                await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
+            if task_id is None:
+                await go_on_with_next(connection, job.subject_id)
 
     async def leave(self, job: Job, step: Step) -> None:
         """See ports.RunWork."""
@@ -142,11 +160,13 @@ class PostgresRuns:
 
 
 async def _check_pending(connection: AsyncConnection[Row], job: Job) -> None:
-    """Raise _DecidedMeanwhile unless all that the run still waits for is undecided."""
+    """Raise _DecidedMeanwhile unless all that the run still waits for is undecided and undelivered."""
     asked = await postgres_steps.read(connection, job.id)
     open_ = {step.name for step in asked if step.kind is StepKind.APPROVAL and not step.output}
     standing = await postgres_approvals.of_run(connection, job.id)
     if any(each.state is not ApprovalState.PENDING for each in standing if each.id in open_):
+        raise _DecidedMeanwhile
+    if await postgres_delegations.is_unheard(connection, job.id):
         raise _DecidedMeanwhile
 
 

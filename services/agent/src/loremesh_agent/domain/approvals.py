@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from loremesh_agent.domain import schemas
 from loremesh_agent.domain.tools import ExpiryPolicy
 from loremesh_agent.errors import ApprovalDecided, DecisionInvalid, ToolArgumentsInvalid
 
@@ -25,6 +26,8 @@ class Kind(StrEnum):
     BUDGET = "BUDGET"
     # A call was begun and nobody knows how it ended.
     REVIEW = "REVIEW"
+    # An output of a task is to be accepted.
+    OUTPUT = "OUTPUT"
 
 
 class State(StrEnum):
@@ -67,6 +70,11 @@ class NewApproval:
     question: str
     due_in: timedelta
     on_expiry: ExpiryPolicy = ExpiryPolicy.DENY
+    # Who is asked; empty means anyone.
+    assignee: str = ""
+    # What is to be accepted, and what an output in its place must fulfil.
+    output: str = ""
+    output_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +112,12 @@ class Approval:
     decided_by: str = ""
     comment: str = ""
     answer: str = ""
+    # The run of a crew or flow, and what the task is called there; empty for chats.
+    root_run_id: str = ""
+    task_name: str = ""
+    assignee: str = ""
+    output: str = ""
+    output_schema: Mapping[str, Any] | None = None
 
     @property
     def etag(self) -> str:
@@ -139,6 +153,7 @@ _FITTING = {
     Kind.QUESTION: {Verdict.ANSWER, Verdict.DENY},
     Kind.BUDGET: {Verdict.APPROVE, Verdict.DENY},
     Kind.REVIEW: {Verdict.APPROVE, Verdict.ANSWER, Verdict.DENY},
+    Kind.OUTPUT: {Verdict.APPROVE, Verdict.ANSWER, Verdict.DENY},
 }
 _STATES = {Verdict.APPROVE: State.APPROVED, Verdict.DENY: State.DENIED, Verdict.ANSWER: State.ANSWERED}
 
@@ -163,6 +178,8 @@ def check(approval: Approval, decision: Decision) -> None:
         problem = "There is no answer."
     elif verdict is not Verdict.ANSWER and decision.answer:
         problem = f"{verdict} takes no answer; what the model is to be told beside it is a comment."
+    elif verdict is Verdict.ANSWER and approval.output_schema is not None:
+        problem = schemas.problem_of_text(approval.output_schema, decision.answer)
     if problem:
         raise DecisionInvalid(problem, kind=kind, decision=verdict)
     if decision.arguments is not None:

@@ -66,6 +66,8 @@ class Limits:
     on_limit: LimitPolicy = LimitPolicy.STOP
     # `provider/model`, for FALL_BACK.
     fallback_model: str = ""
+    # Times the model is asked in a minute, by all runs of the agent together.
+    max_rpm: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

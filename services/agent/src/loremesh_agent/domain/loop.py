@@ -7,15 +7,15 @@ events make the same state in any process, so that a run is taken up anywhere by
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
+from loremesh_agent.domain import delegation
 from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import NOTHING, Limit, added, calls_left, reached
-from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
 from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.loop_state import InHand, Phase, State
 from loremesh_agent.domain.loop_words import (
     AskHuman,
     AskModel,
@@ -26,6 +26,7 @@ from loremesh_agent.domain.loop_words import (
     End,
     Event,
     Finish,
+    HandOn,
     HumanAsked,
     HumanDecided,
     LimitReached,
@@ -35,8 +36,8 @@ from loremesh_agent.domain.loop_words import (
     ToolTold,
     Wanted,
 )
-from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.reviews import Draft, remark
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolCall, ToolSpec, ToolUse
 from loremesh_agent.domain.untrusted import framed
 
@@ -53,6 +54,7 @@ __all__ = [
     "End",
     "Event",
     "Finish",
+    "HandOn",
     "HumanAsked",
     "HumanDecided",
     "InHand",
@@ -64,6 +66,7 @@ __all__ = [
     "ToolLost",
     "ToolTold",
     "Wanted",
+    "handed_on",
     "needs_approval",
     "step",
     "wanted",
@@ -77,60 +80,6 @@ CALLS_AT_ONCE = 32
 ASK_HUMAN = "ask_human"
 _LONGEST_NAME = 64
 _NAME = re.compile(r"[^A-Za-z0-9_.-]")
-
-
-class Phase(StrEnum):
-    """Where a call stands."""
-
-    CALL = "CALL"
-    ASK = "ASK"
-    REVIEW = "REVIEW"
-    ANSWERED = "ANSWERED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InHand:
-    """A call the model asked for; `number` is that of the step which makes it, zero before one does."""
-
-    call_id: str
-    name: str
-    arguments: Mapping[str, Any]
-    phase: Phase
-    number: int = 0
-    approval_id: str = ""
-    content: str = ""
-    outcome: Outcome = Outcome.OK
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """A run."""
-
-    rules: Rules
-    model: str
-    messages: tuple[PromptMessage, ...] = ()
-    sources: tuple[Source, ...] = ()
-    spent: Usage = NOTHING
-    # The last step's.
-    number: int = 0
-    # The step in which the model is being asked; zero while it is not.
-    asking: int = 0
-    # What it said beside the calls in hand.
-    text: str = ""
-    calls: tuple[InHand, ...] = ()
-    # Of the calls in hand, those beyond what is taken up at once.
-    surplus: int = 0
-    # Every call that was not made, in the order in which that was decided.
-    refusals: tuple[InHand, ...] = ()
-    untrusted: bool = False
-    # Whether the model is being given its one chance to put its last answer right.
-    repairing: bool = False
-    grants: Mapping[str, int] = field(default_factory=dict)
-    # The limit that a human is asked about, and the question.
-    limit: Limit | None = None
-    limit_approval_id: str = ""
-    end: Finish | None = None
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Wanted, ...]]:
@@ -150,13 +99,21 @@ def wanted(state: State) -> tuple[Wanted, ...]:
         return () if state.limit_approval_id else (AskHuman(kind=Kind.BUDGET, limit=state.limit),)
     if state.asking:
         return (AskModel(number=state.asking, model=state.model),)
-    return tuple(each for call in state.calls for each in _wanted_of(call))
+    if state.draft is not None:
+        return () if state.draft.approval_id else (AskHuman(kind=Kind.OUTPUT, output=state.draft.text),)
+    return tuple(each for call in state.calls for each in _wanted_of(call, state.rules))
 
 
-def _wanted_of(call: InHand) -> tuple[Wanted, ...]:
+def handed_on(state: State) -> tuple[HandOn, ...]:
+    """The calls that coworkers do, whatever else the run waits for."""
+    made = (_wanted_of(call, state.rules) for call in state.calls if call.phase is Phase.CALL)
+    return tuple(each for effects in made for each in effects if isinstance(each, HandOn))
+
+
+def _wanted_of(call: InHand, rules: Rules) -> tuple[Wanted, ...]:
     if call.phase is Phase.CALL:
-        made = CallTool(number=call.number, call_id=call.call_id, name=call.name, arguments=call.arguments)
-        return (made,)
+        how = HandOn if rules.hands_on(call.name) else CallTool
+        return (how(number=call.number, call_id=call.call_id, name=call.name, arguments=call.arguments),)
     if call.phase is Phase.ANSWERED or call.approval_id:
         return ()
     kind = Kind.REVIEW if call.phase is Phase.REVIEW else Kind.QUESTION if call.name == ASK_HUMAN else Kind.TOOL_CALL
@@ -184,11 +141,23 @@ def _after(state: State, event: Event) -> State:  # noqa: PLR0911 - one for each
 
 
 def _begun(state: State, event: Begun) -> State:
-    if state.messages:
+    if state.messages or state.invoked:
         return state
-    return _ask_model(
-        replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
-    )
+    state = replace(state, messages=event.messages, sources=event.sources, untrusted=state.untrusted or event.untrusted)
+    return _ask_model(state) if event.call is None else _invoke(state, event.call)
+
+
+def _invoke(state: State, call: CheckedCall) -> State:
+    """The one call that the run is."""
+    in_hand = _in_hand(state, call, call_id="call_0_0", affordable=True)
+    if in_hand.phase is Phase.CALL:
+        in_hand = replace(in_hand, number=1)
+    return _round_off(
+        replace(
+            state, invoked=True, calls=(in_hand,), number=in_hand.number,
+            spent=added(state.spent, replace(NOTHING, tool_calls=1)),
+        )
+    )  # fmt: skip
 
 
 def _ask_model(state: State) -> State:
@@ -221,16 +190,22 @@ def _answered(state: State, event: ModelAnswered) -> State:
     taken = replace(event.usage, steps=1, tool_calls=0)
     state = replace(
         state, asking=0, model=event.model, spent=added(state.spent, taken), text=event.text or state.text,
-        limit=None, limit_approval_id="",
+        limit=None, limit_approval_id="", grounded=event.grounded,
     )  # fmt: skip
     if event.calls and event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
         return _take_up(state, event)
     if event.problem and event.reason is FinishReason.STOP:
         return _repair(state, event)
-    whole = event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
-    end = End.COMPLETED if whole else End.INCOMPLETE
-    reason = FinishReason.STOP if whole else event.reason
-    return replace(state, end=Finish(end=end, text=event.text, reason=reason))
+    if event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+        return _answered_with(state, event.text)
+    return replace(state, end=Finish(end=End.INCOMPLETE, text=event.text, reason=event.reason))
+
+
+def _answered_with(state: State, text: str) -> State:
+    """Take it as the output, unless a human has to accept it first."""
+    if state.rules.review is not None:
+        return replace(state, draft=Draft(text=text))
+    return replace(state, end=Finish(end=End.COMPLETED, text=text))
 
 
 def _repair(state: State, event: ModelAnswered) -> State:
@@ -288,6 +263,9 @@ def _in_hand(state: State, call: CheckedCall, *, call_id: str, affordable: bool)
         return _refused(taken, "TOOL_NOT_ALLOWED", f"The tool {name!r} is not one of yours.")
     if call.arguments is None:
         return _refused(taken, "TOOL_ARGUMENTS_INVALID", f"Not called. The arguments are not valid: {call.problem}")
+    if rules.hands_on(name) and delegation.found(rules.coworkers, call.arguments["coworker"]) is None:
+        names = ", ".join(each.name for each in rules.coworkers)
+        return _refused(taken, "COWORKER_UNKNOWN", f"Not handed on. The coworkers are: {names}.")
     if not affordable:
         return _refused(taken, "BUDGET_EXHAUSTED", "Not called. There are no tool calls left in this run's budget.")
     asks = name == ASK_HUMAN or needs_approval(spec, rules.uses.get(call.name), untrusted=state.untrusted)
@@ -316,7 +294,7 @@ def _told(state: State, event: ToolTold) -> State:
         sources=tuple(sorted((*state.sources, *event.sources), key=lambda source: source.number)),
         untrusted=state.untrusted or spec is None or spec.untrusted,
     )
-    strange = event.sources or spec is None or spec.untrusted
+    strange = not state.invoked and (event.sources or spec is None or spec.untrusted)
     content = framed(call.name, event.content, event.sources) if strange else event.content
     return _round_off(
         _with_call(
@@ -329,6 +307,8 @@ def _asked(state: State, event: HumanAsked) -> State:
     state = replace(state, number=max(state.number, event.number))
     if event.kind is Kind.BUDGET:
         return replace(state, limit=event.limit, limit_approval_id=event.approval_id)
+    if event.kind is Kind.OUTPUT:
+        return replace(state, draft=replace(state.draft, approval_id=event.approval_id) if state.draft else None)
     calls = (
         replace(call, approval_id=event.approval_id) if call.call_id == event.call_id else call for call in state.calls
     )
@@ -339,20 +319,23 @@ def _decided(state: State, event: HumanDecided) -> State:
     state = replace(state, number=max(state.number, event.number))
     if event.approval_id and event.approval_id == state.limit_approval_id:
         return _limit_decided(state, event)
+    if state.draft is not None and event.approval_id and event.approval_id == state.draft.approval_id:
+        return _draft_decided(state, state.draft, event)
     call = next((each for each in state.calls if each.approval_id == event.approval_id), None)
     if call is None or call.phase not in (Phase.ASK, Phase.REVIEW):
         return state
     if event.fails_run:
-        return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
-    changed = _call_decided(call, event)
+        return replace(state, end=_expired(state, event))
+    changed = _call_decided(call, event, is_all=state.invoked)
     refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
     calls = tuple(changed if each is call else each for each in state.calls)
     return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
 
 
-def _call_decided(call: InHand, event: HumanDecided) -> InHand:
+def _call_decided(call: InHand, event: HumanDecided, *, is_all: bool) -> InHand:
     if event.answer:
-        content = event.answer if call.phase is Phase.REVIEW else f"A human answered: {event.answer}"
+        as_it_is = is_all or call.phase is Phase.REVIEW
+        content = event.answer if as_it_is else f"A human answered: {event.answer}"
         return replace(call, phase=Phase.ANSWERED, number=event.number, content=content)
     if not event.granted or call.name == ASK_HUMAN:
         comment = f": {event.comment}" if event.comment else "."
@@ -364,12 +347,33 @@ def _call_decided(call: InHand, event: HumanDecided) -> InHand:
     return replace(call, phase=Phase.CALL, number=event.number, arguments=arguments, approval_id="")
 
 
+def _expired(state: State, event: HumanDecided) -> Finish:
+    return Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED", problem=event.approval_id)
+
+
+def _draft_decided(state: State, draft: Draft, event: HumanDecided) -> State:
+    """Take the output, the human's in its place, or have the model answer again to what they say of it."""
+    if event.answer:
+        return replace(state, grounded=False, end=Finish(end=End.COMPLETED, text=event.answer))
+    if event.granted:
+        return replace(state, end=Finish(end=End.COMPLETED, text=draft.text))
+    review = state.rules.review
+    # A call of a tool answers the same again.
+    is_final = event.fails_run or not event.comment or state.invoked
+    if is_final or review is None or state.rounds >= review.max_rounds:
+        rejected = Finish(end=End.FAILED, text=draft.text, error="OUTPUT_REJECTED", problem=event.approval_id)
+        return replace(state, end=rejected)
+    told = (PromptMessage("assistant", draft.text), PromptMessage("user", remark(event.comment)))
+    messages = (*state.messages, *told)
+    return _ask_model(replace(state, messages=messages, draft=None, rounds=state.rounds + 1, repairing=False))
+
+
 def _limit_decided(state: State, event: HumanDecided) -> State:
     limit = state.limit
     if limit is None:
         return state
     if event.fails_run:
-        return replace(state, end=Finish(end=End.FAILED, text=state.text, error="APPROVAL_EXPIRED"))
+        return replace(state, end=_expired(state, event))
     if not event.granted:
         return _stopped(state, limit)
     grants = {**state.grants, limit: state.grants.get(limit, 0) + 1}
@@ -385,6 +389,8 @@ def _round_off(state: State) -> State:
     """Once every call is answered, tell the model so and ask it again."""
     if not state.calls or state.limit or any(call.phase is not Phase.ANSWERED for call in state.calls):
         return state
+    if state.invoked:
+        return _invoked(state, state.calls[0])
     asked = tuple(ToolCall(id=each.call_id, name=each.name, arguments=_json(each.arguments)) for each in state.calls)
     told = [PromptMessage("tool", each.content, tool_call_id=each.call_id) for each in state.calls]
     if state.surplus:
@@ -392,6 +398,14 @@ def _round_off(state: State) -> State:
         told[-1] = replace(told[-1], content=told[-1].content + surplus)
     messages = (*state.messages, PromptMessage("assistant", state.text, tool_calls=asked), *told)
     return _ask_model(replace(state, messages=messages, calls=(), surplus=0))
+
+
+def _invoked(state: State, call: InHand) -> State:
+    """How a run goes on that was this one call."""
+    if call.outcome is not Outcome.OK:
+        failed = Finish(end=End.FAILED, error=call.reason or "TOOL_FAILED", problem=call.content)
+        return replace(state, end=failed)
+    return state if state.draft else _answered_with(state, call.content)
 
 
 def _json(arguments: Mapping[str, Any]) -> str:

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from loremesh_agent.domain import delegation
 from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import Budget, Limit
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
+from loremesh_agent.domain.delegation import Coworker
 from loremesh_agent.domain.events import FinishReason
 from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tools import Outcome, ToolSpec, ToolUse
 
 
@@ -33,6 +36,14 @@ class Rules:
     budget: Budget = field(default_factory=Budget)
     on_limit: LimitPolicy = LimitPolicy.STOP
     fallback_model: str = ""
+    # To whom work may be handed on.
+    coworkers: tuple[Coworker, ...] = ()
+    # None: an answer is the output.
+    review: Review | None = None
+
+    def hands_on(self, tool: str) -> bool:
+        """Whether a call of this tool is done by a coworker."""
+        return bool(self.coworkers) and tool in delegation.TOOLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +65,25 @@ class CallTool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandOn:
+    """Have a coworker do what a tool was called for; what they deliver is the tool's answer."""
+
+    number: int
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskHuman:
-    """Ask a human about a call, or about a limit."""
+    """Ask a human about a call, a limit, or the output."""
 
     kind: Kind
     call_id: str = ""
     name: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     limit: Limit | None = None
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +98,12 @@ class Finish:
     problem: str = ""
 
 
-Wanted = AskModel | CallTool | AskHuman | Finish
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """The run begins with these messages; `untrusted` where text of strangers is among them."""
-
-    messages: tuple[PromptMessage, ...]
-    sources: tuple[Source, ...] = ()
-    untrusted: bool = False
+Wanted = AskModel | CallTool | HandOn | AskHuman | Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedCall:
-    """A call the model asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
+    """A call that is asked for: its arguments if they fulfil the tool's schema, else what is wrong with them."""
 
     name: str
     arguments: Mapping[str, Any] | None
@@ -98,8 +111,24 @@ class CheckedCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The run begins with these messages; `untrusted` where text of strangers is among them.
+
+    With a `call` it is that one call and ends with what it answers: no model is asked.
+    """
+
+    messages: tuple[PromptMessage, ...]
+    sources: tuple[Source, ...] = ()
+    untrusted: bool = False
+    call: CheckedCall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswered:
-    """The model answered; `problem` is what is wrong with a text that should fulfil a schema."""
+    """The model answered; `problem` is what is wrong with a text that should fulfil a schema.
+
+    `grounded` is whether the text rests on sources.
+    """
 
     number: int
     model: str
@@ -108,6 +137,7 @@ class ModelAnswered:
     usage: Usage
     calls: tuple[CheckedCall, ...] = ()
     problem: str = ""
+    grounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,15 @@ def problem(schema: Mapping[str, Any], value: Any) -> str | None:
     return None if error is None else _told(error)
 
 
+def problem_of_text(schema: Mapping[str, Any], text: str) -> str:
+    """What is wrong with a text that should be JSON by this schema; empty where nothing is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "It is not JSON."
+    return problem(schema, value) or ""
+
+
 def _fault(schema: object) -> str:
     if not isinstance(schema, Mapping):
         return "it must be an object."

@@ -11,10 +11,12 @@ from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import NOTHING, Budget
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import LimitPolicy
+from loremesh_agent.domain.delegation import Coworker
 from loremesh_agent.domain.events import FinishReason, Payload
 from loremesh_agent.domain.journal import Kept, source
 from loremesh_agent.domain.passages import Source
 from loremesh_agent.domain.prompts import PromptMessage
+from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, ExpiryPolicy, Outcome, ToolCall, ToolSpec, ToolUse
 
 
@@ -83,27 +85,38 @@ def added(state: loop.State) -> Kept:
 
 def first_sources(journal: Sequence[Step]) -> tuple[Source, ...]:
     """The passages that a run began with."""
-    return tuple(map(source, journal[0].input["sources"]))
+    return tuple(map(source, journal[0].input.get("sources", ())))
 
 
-def answered(event: loop.ModelAnswered) -> Kept:
-    """The output of asking a model."""
-    return {
+def model_answered(event: loop.ModelAnswered) -> Step:
+    """The step of asking a model."""
+    output = {
         "text": event.text,
         "calls": [asdict(call) for call in event.calls],
         "finish_reason": event.reason,
         "problem": event.problem,
+        "grounded": event.grounded,
     }
+    return Step(
+        number=event.number,
+        kind=StepKind.MODEL,
+        state=StepState.DONE,
+        name=event.model,
+        output=output,
+        usage=event.usage,
+    )
 
 
-def told(event: loop.ToolTold) -> Kept:
-    """The output of calling a tool."""
-    return {
+def tool_answered(event: loop.ToolTold, tool: str) -> Step:
+    """The step of calling a tool."""
+    output = {
         "content": event.content,
         "outcome": event.outcome,
         "reason": event.reason,
         "sources": [asdict(each) for each in event.sources],
     }
+    state = StepState.DONE if event.outcome is Outcome.OK else StepState.FAILED
+    return Step(number=event.number, kind=StepKind.TOOL, state=state, name=tool, output=output)
 
 
 def refused(call: loop.InHand) -> Step:
@@ -118,9 +131,11 @@ def refused(call: loop.InHand) -> Step:
     )
 
 
-def retold(rules: loop.Rules, model: str, steps: Sequence[Step]) -> loop.State:
-    """A run as it stands by its journal, in the order of the numbers."""
+def retold(rules: loop.Rules, model: str, steps: Sequence[Step], *, begun: loop.Begun | None = None) -> loop.State:
+    """A run as it stands by its journal, in the order of the numbers; `begun` is a beginning that is not in it."""
     state = loop.State(rules=rules, model=model)
+    if begun:
+        state, _ = loop.step(state, begun)
     for step in steps:
         for event in _events(step, state):
             state, _ = loop.step(state, event)
@@ -172,6 +187,7 @@ def _answered(step: Step) -> loop.ModelAnswered:
         usage=step.usage or NOTHING,
         calls=tuple(loop.CheckedCall(**call) for call in kept["calls"]),
         problem=kept["problem"],
+        grounded=kept.get("grounded", False),
     )
 
 
@@ -195,6 +211,8 @@ def kept_rules(rules: loop.Rules) -> Kept:
         "budget": asdict(rules.budget),
         "on_limit": rules.on_limit,
         "fallback_model": rules.fallback_model,
+        "coworkers": [asdict(each) for each in rules.coworkers],
+        "review": {**asdict(rules.review), "due_in": rules.review.due_in.total_seconds()} if rules.review else None,
     }
 
 
@@ -216,4 +234,14 @@ def read_rules(kept: Mapping[str, Any]) -> loop.Rules:
         budget=Budget(**kept["budget"]),
         on_limit=LimitPolicy(kept["on_limit"]),
         fallback_model=kept["fallback_model"],
+        # Of runs that began before there were any, nothing is kept of them.
+        coworkers=tuple(Coworker(**each) for each in kept.get("coworkers", ())),
+        review=_review(kept.get("review")),
     )
+
+
+def _review(kept: Kept | None) -> Review | None:
+    if kept is None:
+        return None
+    times = {"due_in": timedelta(seconds=kept["due_in"]), "on_expiry": ExpiryPolicy(kept["on_expiry"])}
+    return Review(**{**kept, **times})

@@ -1,6 +1,7 @@
 """What is wrong with an agent, found without asking anybody."""
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +36,21 @@ def faults(definition: AgentDefinition, *, tools: Collection[str]) -> Iterator[F
     yield from _limit_faults(definition)
 
 
-def refusal(found: Sequence[Fault]) -> ServiceError:
+def violations_of(found: Sequence[Fault], *, beside: Collection[str] = ()) -> tuple[FieldViolation, ...]:
+    """Faults by the fields of a request that holds an `agent`, and beside it some of its fields."""
+    return tuple(
+        FieldViolation(
+            each.field if re.split(r"\W", each.field)[0] in beside else f"agent.{each.field}",
+            each.error.message,
+            each.error.reason,
+        )
+        for each in found
+    )
+
+
+def refusal(found: Sequence[Fault], *, beside: Collection[str] = ()) -> ServiceError:
     """All faults, at least one, as one error: a single one with its own code, several as AGENT_INVALID."""
-    violations = tuple(FieldViolation(f"agent.{each.field}", each.error.message, each.error.reason) for each in found)
+    violations = violations_of(found, beside=beside)
     if len(found) > 1:
         return AgentInvalid(" ".join(each.error.message for each in found), violations=violations)
     error = found[0].error
@@ -53,7 +66,7 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
         return "a number in it is not finite."
     if size > MAX_SCHEMA_BYTES:
         return f"it has {size} bytes, more than {MAX_SCHEMA_BYTES}."
-    if _depth(schema) > MAX_SCHEMA_DEPTH:
+    if depth(schema) > MAX_SCHEMA_DEPTH:
         return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels."
     if schema.get("type") != "object":
         return "its type must be object."
@@ -90,7 +103,8 @@ def _fault(field: str, problem: str) -> Fault:
     return Fault(field, AgentInvalid(problem))
 
 
-def _depth(value: object) -> int:
+def depth(value: object) -> int:
+    """Levels of objects and lists, without recursion: the value is a stranger's."""
     deepest, level = 0, [value]
     while level:
         deepest += 1

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loremesh_kit.errors import EtagMismatch
+from loremesh_kit.errors import EtagMismatch, FieldViolation
 from loremesh_kit.ids import new_id
 from loremesh_kit.pages import Position
 
+from loremesh_agent.domain import validation
 from loremesh_agent.domain.agents import BUILT_IN, DEFAULT_AGENT
 from loremesh_agent.domain.definitions import AgentDefinition
 from loremesh_agent.domain.prices import KnownProvider
@@ -103,6 +104,10 @@ class AgentEngine:
         """Make an old revision the next one; raises AgentRevisionNotFound, and as `update`."""
         past = await self.get(agent_id, revision=revision)
         return await self.update(agent_id, lambda _: past, etag=etag)
+
+    async def violations(self, definition: AgentDefinition) -> Sequence[FieldViolation]:
+        """All that is wrong with an agent, as `create` would say it."""
+        return validation.violations_of(await self._vetting.faults(definition))
 
     async def tools(self) -> Sequence[ToolSpec]:
         """By name."""

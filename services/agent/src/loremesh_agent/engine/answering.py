@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import Job
@@ -11,7 +12,9 @@ from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Failed, Heartbeat, Payload, TextDelta
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.runs import needs_run
+from loremesh_agent.domain.tasks import TaskOrder
 from loremesh_agent.engine.chat import ChatEngine
+from loremesh_agent.engine.orders import Orders
 from loremesh_agent.engine.running import Running
 from loremesh_agent.errors import GivenUp, ProviderError
 from loremesh_agent.ports import AgentDirectory, AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
@@ -28,27 +31,34 @@ class Answering:
         *,
         work: ChatWork,
         agents: AgentDirectory,
+        orders: Orders,
         running: Running,
         engine: Callable[[TurnStore], ChatEngine],
         read: Callable[[bytes], Question],
+        read_order: Callable[[bytes], TaskOrder],
         group_seconds: float,
     ) -> None:
         """`running` takes the runs with a journal; `engine` makes one for the turns of the rest.
 
-        `read` reads requests; text is written each `group_seconds`.
+        `read` reads requests of chats, `read_order` those of tasks; text is written each `group_seconds`.
         """
         self._work = work
         self._agents = agents
+        self._orders = orders
         self._running = running
         self._engine = engine
         self._read = read
+        self._read_order = read_order
         self._group_seconds = group_seconds
 
     async def __call__(self, job: Job) -> None:
         """See jobs.Handler."""
         asked = await self._work.begin(job)
-        question = self._read(asked.request)
         try:
+            if asked.task_id:
+                await self._do(job, asked)
+                return
+            question = self._read(asked.request)
             agent = None if asked.record is not None else await self._agents.get(question.agent_id)
             if agent is None or needs_run(agent, question):
                 await self._running(job, asked, question, agent)
@@ -56,6 +66,14 @@ class Answering:
                 await self._answer(job, asked, question)
         except ServiceError as error:
             raise _final(error, job) from error
+
+    async def _do(self, job: Job, asked: AskedInBackground) -> None:
+        """A task: always a run with a journal."""
+        order = self._read_order(asked.request)
+        agent = None
+        if asked.record is None:
+            agent = await self._orders.agent(order, revision=asked.turn.agent_revision)
+        await self._running(job, replace(asked, order=order), Question(text=order.message), agent)
 
     async def _answer(self, job: Job, asked: AskedInBackground, question: Question) -> None:
         turns = _HeldTurns(history=asked.history)

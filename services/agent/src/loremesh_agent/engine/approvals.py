@@ -37,9 +37,11 @@ class Approvals:
         """Raises ApprovalNotFound."""
         return await self._store.get(approval_id)
 
-    async def page(self, *, after: Position | None, limit: int, state: State, run_id: str) -> Sequence[Approval]:
-        """Those due first."""
-        return await self._store.page(after=after, limit=limit, state=state, run_id=run_id)
+    async def page(
+        self, *, after: Position | None, limit: int, state: State, run_id: str, assignee: str
+    ) -> Sequence[Approval]:
+        """Those due first; see ports.ApprovalStore."""
+        return await self._store.page(after=after, limit=limit, state=state, run_id=run_id, assignee=assignee)
 
     async def decide(self, approval_id: str, decision: Decision, *, etag: str) -> Approval:
         """The approval as it was decided, now or before.
@@ -51,6 +53,10 @@ class Approvals:
         if decision.arguments is not None and not approvals.said_before(approval, decision):
             await self._check(approval.tool_name, decision.arguments)
         return await self._store.decide(approval_id, decision, etag=etag)
+
+    async def reassign(self, approval_id: str, assignee: str, *, etag: str) -> Approval:
+        """The approval, of which somebody else is asked. Raises ApprovalNotFound, ApprovalDecided, EtagMismatch."""
+        return await self._store.reassign(approval_id, assignee, etag=etag)
 
     async def watch(self, *, run_id: str) -> AsyncGenerator[Approval | None, None]:
         """Approvals pending, and each as it changes, for ever; None after a while without any."""

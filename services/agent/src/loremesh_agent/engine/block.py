@@ -14,18 +14,32 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 class Block:
     """Text with its citations resolved; with `as_it_is` it is data, in which brackets are brackets."""
 
-    def __init__(self, number: int, *, sources: int, as_it_is: bool, tell: Callable[[Payload], None]) -> None:
-        """`number` counts a run's blocks from 0; `sources` is how many may be cited."""
+    def __init__(
+        self, number: int, *, sources: int, as_it_is: bool, tell: Callable[[Payload], None], is_held: bool = False
+    ) -> None:
+        """`number` counts a run's blocks from 0; `sources` is how many may be cited; `is_held` until its release."""
         self.number = number
+        self.as_it_is = as_it_is
         self._citations = None if as_it_is else CitationFilter(sources=sources)
         self._tell = tell
         self._pieces: list[str] = []
+        self._held: list[str] | None = [] if is_held else None
         self._length = 0
 
     @property
     def text(self) -> str:
-        """All of it so far."""
+        """What was told of it so far."""
         return "".join(self._pieces)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held back."""
+        return self._held is not None
+
+    @property
+    def held(self) -> str:
+        """What is held back of it."""
+        return "".join(self._held or [])
 
     @property
     def cited(self) -> set[int]:
@@ -47,11 +61,19 @@ class Block:
         if self._pieces:
             self._tell(TextFinish(reason, self.number))
 
+    def release(self, text: str) -> None:
+        """Tell this in place of what was held back."""
+        self._held = None
+        self._pass(text)
+
     def add(self, text: str) -> None:
         """Say something of our own."""
         self._pass(text)
 
     def _pass(self, text: str) -> None:
+        if self._held is not None:
+            self._held.append(text)
+            return
         if not self._pieces:
             text = text.lstrip()
             if text:

@@ -1,44 +1,19 @@
 """How a run's answer is judged, and what is kept and told of it."""
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from loremesh_agent.domain import loop, schemas
+from loremesh_kit.errors import ServiceError
+
+from loremesh_agent.domain import loop
 from loremesh_agent.domain.conversations import State
 from loremesh_agent.domain.events import Answer, Completed, Incomplete
-from loremesh_agent.domain.grounding import is_refusal, support
 from loremesh_agent.domain.passages import Source, shown
-from loremesh_agent.domain.wording import Wording
-from loremesh_agent.engine.block import Block
+from loremesh_agent.errors import ApprovalExpired, KeptFailure, ModelOutputInvalid, OutputRejected
 from loremesh_agent.ports import FinishedTurn, NewTurn
 
+# Of what a tool fails with, that which may be otherwise later.
+_PASSING = frozenset({"DEADLINE_EXCEEDED", "DEPENDENCY_UNAVAILABLE", "TOOL_TIMEOUT", "TOOL_UNAVAILABLE"})
 _CITATION = re.compile(r"\[(\d{1,3})\]")
-
-
-def problem(schema: Mapping[str, Any], text: str) -> str:
-    """What is wrong with an answer that should be JSON by this schema; empty where nothing is."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return "It is not JSON."
-    return schemas.problem(schema, value) or ""
-
-
-def ground(state: loop.State, block: Block | None, *, question: str, wording: Wording) -> bool:
-    """Whether the answer rests on sources; where it does not say on which, that is added to it."""
-    if block is None or not state.sources:
-        return False
-    if block.cited:
-        return True
-    if not block.text or is_refusal(block.text, refusal=wording.refusal):
-        return False
-    found = support(block.text, question=question, passages=[source.passage for source in state.sources])
-    if found.numbers:
-        numbers = sorted(state.sources[number - 1].number for number in found.numbers)
-        block.add(" " + "".join(f"[{number}]" for number in numbers))
-    return bool(found.numbers)
 
 
 def sources(state: loop.State, text: str) -> tuple[Source, ...]:
@@ -79,3 +54,21 @@ def answer(state: loop.State, end: loop.Finish, turn: NewTurn, *, text: str, gro
 def terminal(answer: Answer, end: loop.Finish) -> Completed | Incomplete:
     """What is told of it."""
     return Completed(answer) if end.end is loop.End.COMPLETED else Incomplete(answer)
+
+
+def failure(state: loop.State) -> ServiceError:
+    """Why there is no answer."""
+    error, problem = (state.end.error, state.end.problem) if state.end else ("", "")
+    if error == ApprovalExpired.reason:
+        return ApprovalExpired(problem)
+    if error == OutputRejected.reason:
+        return OutputRejected(problem)
+    if state.end and state.invoked:
+        return _call_failure(state.end, state.calls[0].name)
+    provider, _, model = state.model.rpartition("/")
+    return ModelOutputInvalid(problem, provider=provider, model=model)
+
+
+def _call_failure(end: loop.Finish, tool: str) -> KeptFailure:
+    """Why a run failed that was one call."""
+    return KeptFailure(end.problem, reason=end.error, retryable=end.error in _PASSING, metadata={"tool": tool})

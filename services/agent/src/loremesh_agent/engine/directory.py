@@ -18,14 +18,17 @@ class Directory:
 
     async def get(self, agent_id: str, *, revision: int = 0, prompt_version: int = 0) -> Agent:
         """See ports.AgentDirectory."""
-        agent_id = agent_id or DEFAULT_AGENT
-        if revision:
-            definition = await self._store.revision(agent_id, revision) or built_in(agent_id, revision)
-            if definition is None:
-                raise AgentRevisionNotFound(agent_id, revision)
-        else:
-            definition = existing(agent_id, await self._store.current(agent_id))
+        definition = await self.definition(agent_id or DEFAULT_AGENT, revision=revision)
         return await self.ready(definition, prompt_version=prompt_version)
+
+    async def definition(self, agent_id: str, *, revision: int = 0) -> AgentDefinition:
+        """The agent as it is, or as it was; raises AgentNotFound, AgentRevisionNotFound."""
+        if not revision:
+            return existing(agent_id, await self._store.current(agent_id))
+        definition = await self._store.revision(agent_id, revision) or built_in(agent_id, revision)
+        if definition is None:
+            raise AgentRevisionNotFound(agent_id, revision)
+        return definition
 
     async def held(self, conversation_id: str, *, agent_id: str = "") -> Agent:
         """See ports.AgentDirectory."""

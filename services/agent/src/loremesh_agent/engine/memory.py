@@ -12,8 +12,18 @@ from loremesh_kit.errors import ServiceError
 from loremesh_agent.domain import extraction
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.conversations import Exchange
-from loremesh_agent.domain.memories import user_of
-from loremesh_agent.ports import Fact, ModelProvider, ModelRequest, ModelText, Recalled, Recollection, Scope
+from loremesh_agent.domain.memories import LONGEST_CONTENT, Kind, user_of
+from loremesh_agent.ports import (
+    AskedInBackground,
+    Fact,
+    ModelProvider,
+    ModelRequest,
+    ModelText,
+    NewTurn,
+    Recalled,
+    Recollection,
+    Scope,
+)
 
 _EXTRACT_SECONDS = 30.0
 # Of a model that does not stop.
@@ -32,6 +42,15 @@ class Notes:
 def scope_of(*, agent_id: str, conversation_id: str = "") -> Scope:
     """The scope of a run: of the caller, where that is a user, and of the agent."""
     return Scope(user_id=user_of(identity.current().principal), agent_id=agent_id, conversation_id=conversation_id)
+
+
+def scope_for(asked: AskedInBackground, agent: Agent) -> Scope:
+    """The same of a job's run: a task may share the memories of others."""
+    order, turn = asked.order, asked.turn
+    return scope_of(
+        agent_id=(order.memory_agent_id if order else "") or agent.id,
+        conversation_id=(order.memory_run_id if order else "") or turn.conversation_id or turn.new_conversation_id,
+    )
 
 
 async def recall_for(question: str, *, agent: Agent, scope: Scope, memory: Recollection) -> Notes:
@@ -80,6 +99,24 @@ async def learn(
     except ServiceError as error:
         _log.warning("nothing more is learned", reason=error.reason, error=error.message)
     return remembered
+
+
+async def note(name: str, output: str, *, agent: Agent, scope: Scope, memory: Recollection, turn: NewTurn) -> None:
+    """Remember what a task came to, for as long as the tasks it shares memories with go on; nothing where it cannot."""
+    if agent.memory is None or not agent.memory.extract or not output:
+        return
+    content = f"{name}: {output}" if name else output
+    fact = Fact(
+        content=content[:LONGEST_CONTENT],
+        scope=scope,
+        kind=Kind.SHORT_TERM,
+        run_id=turn.run_id,
+        message_id=turn.answer_id,
+    )
+    try:
+        await memory.remember(fact)
+    except ServiceError as error:
+        _log.warning("an output is not noted", reason=error.reason, error=error.message)
 
 
 async def extract(

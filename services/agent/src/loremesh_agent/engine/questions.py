@@ -5,8 +5,10 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from loremesh_agent.domain import loop
+from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.approvals import Approval, Kind, NewApproval
 from loremesh_agent.domain.approvals import State as ApprovalState
+from loremesh_agent.domain.reviews import QUESTION, Review
 from loremesh_agent.domain.steps import Step, StepKind, StepState
 from loremesh_agent.domain.tools import ExpiryPolicy, ToolCall
 from loremesh_agent.errors import ToolArgumentsInvalid
@@ -17,9 +19,24 @@ _LONGEST_QUESTION = 2000
 
 
 def asking(
-    wanted: loop.AskHuman, *, number: int, rules: loop.Rules, run_id: str, conversation_id: str, agent_id: str
+    wanted: loop.AskHuman, *, number: int, rules: loop.Rules, run_id: str, conversation_id: str, agent: Agent
 ) -> Asking:
-    """A question of the run; it binds to the exact arguments."""
+    """A question of the run; it binds to the exact arguments, or to the exact output."""
+    if wanted.kind is Kind.OUTPUT:
+        review = rules.review or Review()
+        new = NewApproval(
+            kind=wanted.kind,
+            run_id=run_id,
+            conversation_id=conversation_id,
+            agent_id=agent.id,
+            question=review.question or QUESTION,
+            due_in=review.due_in,
+            on_expiry=review.on_expiry,
+            assignee=review.assignee,
+            output=wanted.output,
+            output_schema=agent.response_schema,
+        )
+        return Asking(number=number, new=new)
     use = rules.uses.get(wanted.name)
     on_expiry = use.on_expiry if use else ExpiryPolicy.DENY
     if wanted.kind is Kind.REVIEW and on_expiry is ExpiryPolicy.APPROVE:
@@ -29,7 +46,7 @@ def asking(
         kind=wanted.kind,
         run_id=run_id,
         conversation_id=conversation_id,
-        agent_id=agent_id,
+        agent_id=agent.id,
         tool_name="" if wanted.kind in (Kind.BUDGET, Kind.QUESTION) else wanted.name,
         arguments=wanted.arguments,
         question=_question(wanted),
@@ -60,7 +77,10 @@ def decided(approval: Approval, *, number: int, tools: Tools, rules: loop.Rules)
             arguments = tools.check(spec, call)
         except ToolArgumentsInvalid as error:
             problem = error.metadata["problem"]
-    expired = approval.state is ApprovalState.EXPIRED
+    comment = approval.comment.strip()
+    if approval.state is ApprovalState.EXPIRED:
+        # Of an output the model is told what a human said, and nothing else sends it back.
+        comment = "" if approval.kind is Kind.OUTPUT else "Nobody decided in time."
     return loop.HumanDecided(
         approval_id=approval.id,
         granted=approval.granted,
@@ -69,7 +89,7 @@ def decided(approval: Approval, *, number: int, tools: Tools, rules: loop.Rules)
         arguments=arguments,
         problem=problem,
         answer=approval.answer if approval.state is ApprovalState.ANSWERED else "",
-        comment="Nobody decided in time." if expired else approval.comment,
+        comment=comment,
     )
 
 

@@ -20,12 +20,12 @@ from loremesh_agent.domain.tools import Outcome
 _LONGEST_CONTENT = 4000
 
 
-def called(effect: loop.CallTool) -> ToolCalled:
+def called(effect: loop.CallTool | loop.HandOn) -> ToolCalled:
     """A call that is intended."""
     return ToolCalled(call_id=effect.call_id, name=effect.name, arguments=effect.arguments, step=effect.number)
 
 
-def told(event: loop.ToolTold, effect: loop.CallTool, *, milliseconds: int) -> ToolAnswered:
+def told(event: loop.ToolTold, effect: loop.CallTool | loop.HandOn, *, milliseconds: int) -> ToolAnswered:
     """A call that ended."""
     return ToolAnswered(
         call_id=effect.call_id,

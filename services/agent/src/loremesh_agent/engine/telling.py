@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from loremesh_kit.jobs import Job
 
 from loremesh_agent.domain.events import Payload, TextDelta
 from loremesh_agent.domain.steps import Change
-from loremesh_agent.ports import AskedInBackground, Asking, FinishedTurn, RunWork
+from loremesh_agent.ports import AskedInBackground, FinishedTurn, RunWork, WaitingFor
 
 
 class Telling:
@@ -50,14 +49,12 @@ class Telling:
             whole = replace(change, happened=[*self._taken(), *change.happened])
             await self._work.commit(self._job, whole, answer_id=self._answer_id, attempt=self._attempt)
 
-    async def park(self, change: Change, questions: Sequence[Asking]) -> bool:
+    async def park(self, change: Change, waiting: WaitingFor) -> bool:
         """Write the change and what waits, and park the job; see ports.RunWork."""
         async with self._writing:
             taken = self._taken()
             whole = replace(change, happened=[*taken, *change.happened])
-            parked = await self._work.park(
-                self._job, whole, questions, answer_id=self._answer_id, attempt=self._attempt
-            )
+            parked = await self._work.park(self._job, whole, waiting, answer_id=self._answer_id, attempt=self._attempt)
             if not parked:
                 self._pending[:0] = taken
             return parked

@@ -37,17 +37,20 @@ class Vetting:
 
     async def check(self, definition: AgentDefinition) -> None:
         """Raise what is wrong with it, all of it at once."""
+        if found := await self.faults(definition):
+            raise validation.refusal(found)
+
+    async def faults(self, definition: AgentDefinition) -> list[Fault]:
+        """All that is wrong with it."""
         tools = {spec.name for spec in await self._toolbox.specs()} if definition.tools else frozenset[str]()
         models = self._model_faults(definition)
         is_model_known = all(fault.field != "model" for fault in models)
-        found = [
+        return [
             *models,
             *await self._instruction_faults(definition, is_model_known=is_model_known),
             *await self._store_faults(definition),
             *validation.faults(definition, tools=tools),
         ]
-        if found:
-            raise validation.refusal(found)
 
     def _model_faults(self, definition: AgentDefinition) -> list[Fault]:
         limits = definition.limits

@@ -1,5 +1,6 @@
 """What is wrong with a crew, found without asking anybody: all of it at once."""
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,13 +15,19 @@ from loremesh_crew.errors import CrewInvalid, InputInvalid, InputMissing
 
 # Every run keeps one.
 MAX_CHARACTERS = 1_000_000
+# Of all that is compiled to be checked: some takes a tenth of a second.
+MAX_RULES = 262_144
 _INVALID = CrewInvalid.reason
 # Where a schema may say more of its properties elsewhere.
 _MORE_PROPERTIES = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties")
 
 
 def faults(crew: Crew) -> Iterator[FieldViolation]:
-    """What contradicts itself or names what is not there."""
+    """What contradicts itself or names what is not there; one that is too large is looked at no further."""
+    too_large = list(_size_faults(crew))
+    if too_large:
+        yield from too_large
+        return
     yield from _whole_faults(crew)
     yield from _agent_faults(crew)
     yield from _manager_faults(crew)
@@ -61,11 +68,26 @@ def _whole_faults(crew: Crew) -> Iterator[FieldViolation]:
         yield FieldViolation("agents", "A crew has an agent at least.", _INVALID)
     if not crew.tasks:
         yield FieldViolation("tasks", "A crew has a task at least.", _INVALID)
+
+
+def _size_faults(crew: Crew) -> Iterator[FieldViolation]:
     size = sum(len(text) for _, text in inputs.texts(crew))
     if size > MAX_CHARACTERS:
         yield FieldViolation(
             "tasks", f"All texts together have {size} characters, more than {MAX_CHARACTERS}.", _INVALID
         )
+    size = sum(map(len, _rules(crew)))
+    if size > MAX_RULES:
+        problem = f"All schemas, patterns and expressions together have {size} characters, more than {MAX_RULES}."
+        yield FieldViolation("tasks", problem, _INVALID)
+
+
+def _rules(crew: Crew) -> Iterator[str]:
+    for schema in (crew.inputs_schema, *(task.output_schema for task in crew.tasks)):
+        yield "" if schema is None else json.dumps(schema)
+    for task in crew.tasks:
+        for each in task.guardrails:
+            yield f"{each.matches}{each.matches_not}{each.expression}"
 
 
 def _agent_faults(crew: Crew) -> Iterator[FieldViolation]:

@@ -75,7 +75,9 @@ class Turn:
         part = None
         if not spent_out(limits, used, tools=tools):
             reserved = [each.reserved for each in self.items.values() if each.task_id]
-            part = share(limits, used, reserved, among=self._to_begin(), tools=tools)
+            # Whoever may hand work on leaves something for it.
+            among = self._to_begin() + bool(self.cast.coworkers(item))
+            part = share(limits, used, reserved, among=among, tools=tools)
             # Whoever waits for work handed on gives nothing back before that is done.
             if part is None and item.origin is not Origin.DELEGATED:
                 return False
@@ -129,14 +131,16 @@ class Turn:
         fields = {"status": status, "reason": reason, "message": message[:_MAX_MESSAGE], "finish_time": self.time}
         item = self.change(item, **fields, timer="", held=False, draft=False, reserved=NOTHING)
         self.tell("task_finished", tells.task_finished(tells.view(item)), item)
-        if item.origin is Origin.DELEGATED and self.in_flight(item.for_task_id):
-            output = item.output[:_MAX_ANSWER] if item.done else ""
-            reason = "" if item.done else item.reason or "TASK_FAILED"
-            self.commands.append(
-                AnswerDelegation(
-                    task_id=item.for_task_id, delegation_id=item.delegation_id, output=output, reason=reason
-                )
-            )
+        asker = self.in_flight(item.for_task_id) if item.origin is Origin.DELEGATED else None
+        # Who is being stopped needs no answer.
+        if asker is not None and not asker.orphan and self.state.stop is None:
+            self._answer(item)
+
+    def _answer(self, item: Item) -> None:
+        output, reason = (item.output[:_MAX_ANSWER], "") if item.done else ("", item.reason or "TASK_FAILED")
+        self.commands.append(
+            AnswerDelegation(task_id=item.for_task_id, delegation_id=item.delegation_id, output=output, reason=reason)
+        )
 
     def fail(self, item: Item, reason: str, message: str, status: TaskStatus = TaskStatus.FAILED) -> None:
         """End it without an output, and the run with it where the crew says so; what a round before made is kept."""

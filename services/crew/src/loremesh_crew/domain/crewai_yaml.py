@@ -216,7 +216,8 @@ class _Reader:
     """Reads events, never objects, and stops at the first that is not taken."""
 
     def __init__(self, text: str, file: str) -> None:
-        self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+        self._text = clean(text)
+        self._events: Iterator[Any] = iter(yaml.parse(self._text, Loader=yaml.CSafeLoader))
         self._file = file
         self._parts = 0
 
@@ -238,7 +239,7 @@ class _Reader:
             return next(self._events)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            is_tab = "\\t" in (error.problem or "") or "tab" in (error.problem or "")
+            is_tab = mark is not None and self._text[mark.index : mark.index + 1] == "\t"
             problem = "a tab stands where YAML takes spaces." if is_tab else "it is no YAML from here on."
             _refuse(problem, self._file, mark.line + 1 if mark else 0)
         except yaml.YAMLError:

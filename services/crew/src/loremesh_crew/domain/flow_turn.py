@@ -49,6 +49,8 @@ class Turn:
 
     def result(self) -> tuple[FlowRunState, tuple[Command, ...]]:
         """The state after it, and the commands."""
+        if self._steps:
+            self.remember(visits=_shown(self.state.visits), reports=ways.kept(self.state.reports))
         return self.state, tuple(self.commands)
 
     def remember(self, **fields: Any) -> None:
@@ -105,9 +107,7 @@ class Turn:
         counts = dict(self.state.entered_by_state)
         counts[state_id] = counts.get(state_id, 0) + 1
         visit = Visit(state=state_id, number=counts[state_id])
-        self.remember(
-            entered=self.state.entered + 1, entered_by_state=counts, visits=_shown((*self.state.visits, visit))
-        )
+        self.remember(entered=self.state.entered + 1, entered_by_state=counts, visits=(*self.state.visits, visit))
         self.tell("state_entered", {"state": state_id, "visit": visit.number}, of=visit)
         return visit
 
@@ -226,7 +226,7 @@ class Turn:
             self._arrive(at)
             return None
         report, chosen = ways.chosen(self.run, self.state, at, visit)
-        self.remember(reports=ways.kept((*self.state.reports, report)))
+        self.remember(reports=(*self.state.reports, report))
         self.tell("transition_taken", {"report": report}, of=visit)
         if chosen is None:
             self.fail("NO_TRANSITION", ways.none_held(at, visit, report))

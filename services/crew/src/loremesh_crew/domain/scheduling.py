@@ -22,15 +22,17 @@ def skip_dependants(turn: Turn) -> bool:
     """End what depends on what has no output; whether anything changed."""
     moved = False
     for item in tuple(turn.items.values()):
-        failed = _failed(turn, item) if item.status is TaskStatus.PENDING else None
+        begun = item.status is not TaskStatus.PENDING and not item.draft
+        failed = None if begun or item.task_id else _failed(turn, item)
         if failed is None:
             continue
         moved = True
+        # What a round before made is there.
+        status = TaskStatus.INCOMPLETE if item.draft else TaskStatus.SKIPPED
         if failed.reason == BUDGET:
-            turn.finish(item, TaskStatus.SKIPPED, BUDGET, failed.message)
+            turn.finish(item, status, BUDGET, failed.message)
         else:
-            said = f"It depends on {failed.name}, which has no output."
-            turn.finish(item, TaskStatus.SKIPPED, "DEPENDENCY_FAILED", said)
+            turn.finish(item, status, "DEPENDENCY_FAILED", f"It depends on {failed.name}, which has no output.")
     return moved
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -63,11 +64,18 @@ class _TooMuch(Exception):
 def schema_problem(schema: Mapping[str, Any]) -> str | None:
     """Why something cannot be the JSON Schema of an object, None where it can."""
     try:
-        size = len(json.dumps(schema, allow_nan=False).encode())
+        text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return "it is no JSON."
-    if size > MAX_BYTES:
-        return f"it has {size} bytes, more than {MAX_BYTES}."
+    if len(text) > MAX_BYTES:
+        return f"it has {len(text)} bytes, more than {MAX_BYTES}."
+    return _problem_of(text)
+
+
+@lru_cache(maxsize=256)
+def _problem_of(text: str) -> str | None:
+    """Remembered, since it takes up to half a second, and one is checked again with every change around it."""
+    schema = json.loads(text)
     if depth(schema) > MAX_DEPTH:
         return f"it is nested deeper than {MAX_DEPTH} levels."
     dialect = schema.get("$schema")

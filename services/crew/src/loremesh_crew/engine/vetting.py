@@ -44,7 +44,9 @@ class Vetting:
 
     async def faults(self, crew: Crew) -> list[FieldViolation]:
         """Every one there is; raises DependencyUnavailable."""
-        return [*crew_checks.faults(crew), *await self.answered(_questions(crew))]
+        # Compiling what a large one holds takes seconds, which others shall not wait for.
+        found = await asyncio.to_thread(lambda: list(crew_checks.faults(crew)))
+        return [*found, *await self.answered(_questions(crew))]
 
     async def answered(self, asked: Iterable[Asked]) -> list[FieldViolation]:
         """What the agent service finds, in the order of what is asked; raises DependencyUnavailable."""

@@ -156,6 +156,8 @@ async def test_a_tree_at_a_terminal_has_child_runs_below_their_states(
     assert status == 0
     seen = _plain(out)
     assert "✓ writing  completed  2.0 s" in seen
+    assert "✓ end  completed" in seen
+    assert "content  r1  completed  8.0 s  1,234 tokens" in seen
     assert "✓ draft  ada  completed  1.0 s  1,234 tokens" in seen
     assert seen.index("✓ writing  completed") < seen.index("✓ draft") < seen.rindex("✓ writing (visit 2)")
     assert ("r1.1", 0) in mesh.runs.watches

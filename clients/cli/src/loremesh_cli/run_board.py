@@ -95,12 +95,21 @@ class Board:
             yield row
             pending[:0] = row.below
 
+    def taken(self) -> int:
+        """Tokens it took, as far as is known: at its end, or by what ended of it and of its child runs."""
+        return self.tokens or sum(row.tokens + (row.child.taken() if row.child else 0) for row in self.all_rows())
+
     def _stands(self, kind: str, event: pb.RunEvent, time: datetime) -> str:
         self.status = _RUNS[kind]
         payload = getattr(event, kind)
         if not isinstance(payload, pb.RunEnded):
             return f"the run is {kind}"
         self.ended, self.tokens = time, _tokens(payload.usage)
+        whole = kind in ("completed", "incomplete")
+        for row in self.rows:
+            # A final state is not left: its visit ends with the run.
+            if row.visit:
+                row.end(pb.TASK_STATUS_COMPLETED if whole else pb.TASK_STATUS_FAILED, time)
         return f"the run is {kind}{because(payload.reason, payload.message)}"
 
 
@@ -111,7 +120,8 @@ def because(reason: str, message: str) -> str:
 
 def _started(board: Board, event: pb.RunEvent, time: datetime) -> str:
     started = event.run_started
-    board.name, board.began, board.status = started.definition_id, time, pb.RUN_STATUS_IN_PROGRESS
+    # An agent's single task has no definition: it is called as the state it is for.
+    board.name, board.began, board.status = started.definition_id or board.name, time, pb.RUN_STATUS_IN_PROGRESS
     # A flow may never come to some of its states.
     board.rows += [Row(name) for name in started.names] if started.kind == pb.RUN_KIND_CREW else []
     return f"{board.name or 'the run'} began"
@@ -186,7 +196,7 @@ def _timed(row: Row, event: pb.RunEvent, _: datetime) -> str:
 
 
 def _child_began(row: Row, event: pb.RunEvent, _: datetime) -> str:
-    row.child = Board(event.child_started.child_run_id)
+    row.child = Board(event.child_started.child_run_id, name=row.name)
     return ""
 
 

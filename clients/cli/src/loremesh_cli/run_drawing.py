@@ -26,9 +26,8 @@ _MARKS = {
 
 def live(board: Board, *, now: datetime) -> Tree:
     """The run as a tree: tasks and states with who is at it, for how long, and what it took."""
-    tokens = board.tokens or sum(row.tokens for row in board.all_rows())
     heading = Text.assemble((board.name or "run", "bold"), (f"  {board.run_id}  ", "dim"), run_status(board.status))
-    heading.append(_spent(board.began, board.ended, tokens, now=now), style="dim")
+    heading.append(_spent(board.began, board.ended, board.taken(), now=now), style="dim")
     tree = Tree(heading, guide_style="dim")
     for row in board.rows:
         _draw(tree, row, now=now)

@@ -7,6 +7,7 @@ from loremesh_agent.domain import delegation
 from loremesh_agent.domain.loop_state import InHand, Phase, State
 from loremesh_agent.domain.loop_words import CheckedCall, HumanDecided
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolSpec, ToolUse
+from loremesh_agent.errors import CoworkerUnknown
 
 # A tool nobody calls: the question goes to a human.
 ASK_HUMAN = "ask_human"
@@ -24,8 +25,9 @@ def in_hand(state: State, call: CheckedCall, *, call_id: str, affordable: bool) 
     if call.arguments is None:
         return _refused(taken, "TOOL_ARGUMENTS_INVALID", f"Not called. The arguments are not valid: {call.problem}")
     if rules.hands_on(name) and delegation.found(rules.coworkers, call.arguments["coworker"]) is None:
-        names = ", ".join(each.name for each in rules.coworkers)
-        return _refused(taken, "COWORKER_UNKNOWN", f"Not handed on. The coworkers are: {names}.")
+        known = ", ".join(each.name for each in rules.coworkers)
+        unknown = CoworkerUnknown(name, coworker=call.arguments["coworker"], known=known)
+        return _refused(taken, unknown.reason, unknown.message)
     if not affordable:
         return _refused(taken, "BUDGET_EXHAUSTED", "Not called. There are no tool calls left in this run's budget.")
     asks = name == ASK_HUMAN or needs_approval(spec, rules.uses.get(call.name), untrusted=state.untrusted)

@@ -5,6 +5,8 @@
 \getenv ingestion_password INGESTION_PASSWORD
 \getenv agent_owner_password AGENT_OWNER_PASSWORD
 \getenv agent_password AGENT_PASSWORD
+\getenv crew_owner_password CREW_OWNER_PASSWORD
+\getenv crew_password CREW_PASSWORD
 
 CREATE ROLE ingestion_owner LOGIN PASSWORD :'ingestion_owner_password';
 CREATE ROLE ingestion LOGIN PASSWORD :'ingestion_password';
@@ -13,3 +15,7 @@ CREATE SCHEMA ingestion AUTHORIZATION ingestion_owner;
 CREATE ROLE agent_owner LOGIN PASSWORD :'agent_owner_password';
 CREATE ROLE agent LOGIN PASSWORD :'agent_password';
 CREATE SCHEMA agent AUTHORIZATION agent_owner;
+
+CREATE ROLE crew_owner LOGIN PASSWORD :'crew_owner_password';
+CREATE ROLE crew LOGIN PASSWORD :'crew_password';
+CREATE SCHEMA crew AUTHORIZATION crew_owner;

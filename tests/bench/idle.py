@@ -10,7 +10,7 @@ from tests.bench.mesh import Mesh
 def memory(mesh: Mesh) -> None:
     """Print the proportional set size of every process of the mesh, together."""
     time.sleep(3)
-    total = sum(_tree(int(unit["pid"])) for unit in mesh.command("status")["processes"] if unit.get("pid"))
+    total = sum(tree(int(unit["pid"])) for unit in mesh.command("status")["processes"] if unit.get("pid"))
     gigabytes = total / 1024**2
     measure.row("idle mesh without the local model, GB", f"{gigabytes:.2f}", "<= 1.20", met=gigabytes <= 1.2)
 
@@ -22,7 +22,7 @@ def second_start(mesh: Mesh) -> None:
     measure.row("second start, s", f"{seconds:.1f}", "<= 15", met=seconds <= 15)
 
 
-def _tree(pid: int) -> int:
+def tree(pid: int) -> int:
     """Kilobytes of a process and its descendants."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -30,4 +30,4 @@ def _tree(pid: int) -> int:
     except FileNotFoundError:
         return 0
     own = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return own + sum(_tree(int(child)) for child in children)
+    return own + sum(tree(int(child)) for child in children)

@@ -13,7 +13,7 @@ from loremesh_kit.errors import Code, ServiceError
 
 pytestmark = pytest.mark.contract
 
-SERVICES = ("agent", "edge", "embedding", "ingestion", "retrieval")
+SERVICES = ("agent", "crew", "edge", "embedding", "ingestion", "retrieval")
 PREFIX = "ERROR_REASON_"
 
 
@@ -28,6 +28,12 @@ def errors_of(service: str) -> list[type[ServiceError]]:
 
 def reasons_of(errors: list[type[ServiceError]]) -> set[str]:
     return {each.reason for each in errors if each is not ServiceError}
+
+
+def words_of(service: str) -> set[str]:
+    """Reasons that stand in what is shown, and are no refusals."""
+    members = inspect.getmembers(importlib.import_module(f"loremesh_{service}.errors"))
+    return set().union(*(value for name, value in members if name.startswith("REASONS_OF_")))
 
 
 def catalogue(descriptors: FileDescriptorSet, package: str) -> dict[str, str]:
@@ -64,13 +70,13 @@ def rules(descriptors: FileDescriptorSet, package: str | None = None) -> set[str
 def test_every_reason_in_the_catalogue_can_happen(descriptors: FileDescriptorSet, service: str) -> None:
     named = set(catalogue(descriptors, service))
     assert named
-    assert named - reasons_of(errors_of(service)) - rules(descriptors, service) == set()
+    assert named - reasons_of(errors_of(service)) - words_of(service) - rules(descriptors, service) == set()
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_error_is_in_the_catalogue(descriptors: FileDescriptorSet, service: str) -> None:
     known = set(catalogue(descriptors, service)) | set(catalogue(descriptors, "common"))
-    assert reasons_of(errors_of(service)) - known == set()
+    assert (reasons_of(errors_of(service)) | words_of(service)) - known == set()
 
 
 def test_every_common_reason_can_happen_and_is_known(descriptors: FileDescriptorSet) -> None:

@@ -20,7 +20,7 @@ import loremesh_{service}.main
 """
 
 
-@pytest.mark.parametrize("service", ["agent", "ingestion"])
+@pytest.mark.parametrize("service", ["agent", "crew", "ingestion"])
 def test_the_kit_is_imported_before_grpc(service: str) -> None:
     command = [sys.executable, "-c", PROGRAM.format(service=service)]
     run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

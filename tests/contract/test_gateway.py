@@ -12,7 +12,7 @@ pytestmark = pytest.mark.contract
 
 ENVIRONMENTS = ("embedded", "compose", "kubernetes")
 WEBSOCKETS = "edge-websocket"
-SERVICES = {"agent", "edge", "embedding", "ingestion", "retrieval"}
+SERVICES = {"agent", "crew", "edge", "embedding", "ingestion", "retrieval"}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The Ordeal: `python -m tests.ordeal [--seed N] [--documents N] [--kills N] [--seconds S] [--lease S]`."""
+"""The Ordeal: `python -m tests.ordeal [--seed N] [--documents N] [--runs N] [--kills N] [--seconds S] [--lease S]`."""
 
 import argparse
 import asyncio
@@ -15,6 +15,7 @@ def main() -> int:
     size = Size(
         seed=arguments.seed,
         documents=arguments.documents,
+        runs=arguments.runs,
         faults=arguments.kills,
         seconds=arguments.seconds,
         lease=arguments.lease,
@@ -31,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ordeal", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides the plan, the texts and the model's answers")
     parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=12, help="of crews and flows")
     parser.add_argument("--kills", type=int, default=30, help="faults of all kinds")
     parser.add_argument("--seconds", type=float, default=80.0, help="for how long documents come in and things break")
     parser.add_argument("--lease", type=float, default=4.0, help="seconds a silent worker keeps its jobs")

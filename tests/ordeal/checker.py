@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.ordeal.ledger import Entry, Outcome
-from tests.ordeal.stores import Stores
+from tests.ordeal.stores import RunRow, Stores
 
 SETTLED = frozenset({"READY", "FAILED"})
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+RUN_ENDS = frozenset({"COMPLETED", "INCOMPLETE", "FAILED", "CANCELLED", "EXPIRED"})
 TERMINAL = frozenset({"ready", "failed", "deleted", "completed", "incomplete", "cancelled"})
 # The scripted provider ends every whole answer with it; a note on its sources may follow.
 LAST_WORD = "Over."
@@ -52,7 +53,7 @@ def judge(entries: Sequence[Entry], stores: Stores, *, promises: Collection[Prom
     """Every broken promise; empty when all were kept."""
     checks = [lost(entries, stores), stuck(stores), index(stores), deletions(entries, stores)]
     checks += [regressions(entries, stores), logs(stores), streams(entries), messages(stores)]
-    checks.append(chat_jobs(entries, stores))
+    checks += [chat_jobs(entries, stores), runs(entries, stores), side_effects(stores)]
     if Promise.IDEMPOTENCY in promises:
         checks.append(versions(entries, stores))
     if Promise.UPLOAD_KEYS in promises:
@@ -154,6 +155,44 @@ def chat_jobs(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
     for key, ids in made.items():
         if len(ids) > 1:
             yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} chat jobs")
+
+
+def runs(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
+    """G1, G2, G6 and G7 for crews: a run that was accepted ends well, a key makes one, nothing done is done again."""
+    made: dict[str, set[str]] = defaultdict(set)
+    for entry in _ok(entries, "run"):
+        made[entry.key].add(entry.document_id)
+        if entry.document_id not in stores.runs:
+            yield Finding(Wrong.LOST, f"run {entry.document_id} was accepted and is nowhere")
+    for run in stores.runs.values():
+        yield from _run(run)
+    for key, ids in made.items():
+        if len(ids) > 1:
+            yield Finding(Wrong.DUPLICATED, f"key {key} made {len(ids)} runs")
+
+
+def _run(run: RunRow) -> Iterator[Finding]:
+    if run.status not in RUN_ENDS:
+        yield Finding(Wrong.STUCK, f"run {run.id} is {run.status}")
+    elif run.status != "COMPLETED" and run.root:
+        yield Finding(Wrong.LOST, f"run {run.id} is {run.status}: {run.reason or 'no reason'}")
+    for task, count in run.finished.items():
+        if count > 1:
+            yield Finding(Wrong.DUPLICATED, f"task {task} of run {run.id} was completed {count} times")
+    for task in run.late:
+        yield Finding(Wrong.DUPLICATED, f"task {task} of run {run.id} was begun after it was completed")
+    if run.differences:
+        yield Finding(Wrong.UNTRUE, f"run {run.id} is decided otherwise in {run.differences} places")
+
+
+def side_effects(stores: Stores) -> Iterator[Finding]:
+    """G7: a tool that changes something is called once for each intention, and each run intends it once."""
+    for key, count in stores.calls.items():
+        if count > 1:
+            yield Finding(Wrong.DUPLICATED, f"the call {key} was made {count} times")
+    for note, count in stores.notes.items():
+        if count > 1:
+            yield Finding(Wrong.DUPLICATED, f"{note} was noted {count} times")
 
 
 def versions(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:

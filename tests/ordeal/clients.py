@@ -202,17 +202,21 @@ class Clients:
         """Ask in the background, until it is accepted; the job's id stands where a document's would."""
         key = f"chat-{self.seed}-{number}"
         question = text.query(random.Random(key), self.documents)  # noqa: S311 - the same body under the same key
+        body = {"message": question, "vector_store_ids": [self.store]}
+        await self.accepted("chat_job", "/api/v1/chat/async", body, key=key, id_field="job_id")
 
-        async def call() -> dict[str, str]:
-            body = {"message": question, "vector_store_ids": [self.store]}
-            response = await self.http.post("/api/v1/chat/async", json=body, headers={"idempotency-key": key})
+    async def accepted(self, call: str, path: str, body: object, *, key: str, id_field: str) -> None:
+        """Post something under a key, until it is accepted; its id stands where a document's would."""
+
+        async def post() -> dict[str, str]:
+            response = await self.http.post(path, json=body, headers={"idempotency-key": key})
             self.replies.append(response.text)
             if response.status_code == _HTTP_OVERLOADED or response.status_code >= _HTTP_SERVER:
                 raise ConnectionError(str(response.status_code))
             response.raise_for_status()
-            return {"document_id": response.json()["job_id"]}
+            return {"document_id": response.json()[id_field]}
 
-        await self._insist("chat_job", call, key=key)
+        await self._insist(call, post, key=key)
 
     async def _insist(self, name: str, call: Callable[[], Awaitable[dict[str, str]]], **facts: str) -> None:
         until = time.monotonic() + self.patience

@@ -73,7 +73,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(root: Path, *, lease: float, provider_url: str, provider_key: str) -> AsyncIterator[Mesh]:
+async def running(
+    root: Path, *, lease: float, provider_url: str, provider_key: str, tool_address: str = ""
+) -> AsyncIterator[Mesh]:
     """Start a mesh below `root`, with leases of so many seconds; it is taken down at the end."""
     home = Home(root)
     home.make()
@@ -90,6 +92,7 @@ async def running(root: Path, *, lease: float, provider_url: str, provider_key: 
         environment = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
         environment |= _through(proxies, secrets) | _quick(lease)
         environment |= {"OPENAI_BASE_URL": provider_url, "OPENAI_API_KEY": provider_key, "AGENT_MODEL": "scripted"}
+        environment |= {"AGENT_TOOL_HOSTS": tool_address}
         mesh = Mesh(home=home, gateway_port=gateway_port, ports=ports, secrets=secrets, proxies=proxies)
         up = ("up", "--no-tour", "--json", "--port", str(gateway_port))
         try:
@@ -105,18 +108,19 @@ def _through(proxies: Mapping[str, Proxy], secrets: Credentials) -> dict[str, st
     return {
         "INGESTION_NATS_URL": nats.url(ports["nats"], password=secrets.nats),
         "AGENT_NATS_URL": nats.url(ports["nats"], password=secrets.nats),
+        "CREW_NATS_URL": nats.url(ports["nats"], password=secrets.nats),
         "INGESTION_S3_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
     } | {
         f"{service.upper()}_DATABASE_URL": postgres.url(
             ports["postgres"], user=service, password=getattr(secrets, service), database=postgres.DATABASE
         )
-        for service in ("ingestion", "agent")
+        for service in ("ingestion", "agent", "crew")
     }
 
 
 def _quick(lease: float) -> dict[str, str]:
     seconds = str(lease)
-    return {"INGESTION_JOB_LEASE_SECONDS": seconds, "AGENT_JOB_LEASE_SECONDS": seconds}
+    return {f"{service}_JOB_LEASE_SECONDS": seconds for service in ("INGESTION", "AGENT", "CREW")}
 
 
 async def _loremesh(*arguments: str, home: Home, environment: Mapping[str, str], seconds: float) -> None:

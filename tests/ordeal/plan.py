@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-SERVICES = ("ingestion", "embedding", "retrieval", "agent", "edge", "gateway")
+SERVICES = ("ingestion", "embedding", "retrieval", "agent", "crew", "edge", "gateway")
 STORES = ("postgres", "nats", "seaweedfs")
 LINKS = ("postgres", "nats", "s3")
 
@@ -25,8 +25,8 @@ class Kind(StrEnum):
 _SHARES = {Kind.KILL: 60, Kind.FREEZE: 10, Kind.RESTART: 10, Kind.WIPE: 6, Kind.CUT: 8, Kind.SLOW: 6}
 _VICTIMS: dict[Kind, Sequence[str]] = {
     # What does the work is hit three times as often.
-    Kind.KILL: (*SERVICES, *STORES, *("ingestion", "retrieval") * 2),
-    Kind.FREEZE: ("ingestion", "ingestion", "retrieval", "embedding", "nats"),
+    Kind.KILL: (*SERVICES, *STORES, *("ingestion", "retrieval", "agent", "crew") * 2),
+    Kind.FREEZE: ("ingestion", "ingestion", "retrieval", "embedding", "agent", "crew", "nats"),
     Kind.RESTART: SERVICES,
     Kind.WIPE: ("nats",),
     Kind.CUT: LINKS,

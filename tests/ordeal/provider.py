@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from tests.ordeal.checker import LAST_WORD
 
@@ -45,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     script: Script
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", "0")))
+        asked = json.loads(self.rfile.read(int(self.headers.get("content-length", "0"))) or b"{}")
         fate, words = self.script.next()
         if fate is Fate.REFUSED:
             self._refuse()
@@ -55,6 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         whole = fate is Fate.WHOLE
+        if whole and (call := _tool_call(asked)) is not None:
+            self._event({"tool_calls": [call]})
+            self._event({}, finish="tool_calls")
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+            return
         for number in range(WORDS if whole else words):
             self._event({"content": f"word{number} "})
         if fate is Fate.CUT:
@@ -86,6 +94,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: what it says must not be taken for a leak."""
+
+
+def _tool_call(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Call the first tool offered, with the mark of the question, unless it has answered already."""
+    messages = asked.get("messages", [])
+    if not asked.get("tools") or any(message.get("role") == "tool" for message in messages):
+        return None
+    mark = re.search(r"mark-\d+-\d+", json.dumps(messages))
+    function = {
+        "name": asked["tools"][0]["function"]["name"],
+        "arguments": json.dumps({"text": mark[0] if mark else "no mark"}),
+    }
+    return {"index": 0, "id": "call_1", "type": "function", "function": function}
 
 
 class _Server(ThreadingHTTPServer):

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from psycopg.rows import dict_row
 
 from tests.ordeal.clients import MARK
 from tests.ordeal.mesh import Mesh
-from tests.ordeal.stores import DocumentRow, JobRow, Place, Stores
+from tests.ordeal.stores import DocumentRow, JobRow, Place, RunRow, Stores
 
 _PAGE = 1000
 _QUIET_POLL_SECONDS = 0.5
 
-_SCHEMAS = ("ingestion", "agent")
+_SCHEMAS = ("ingestion", "agent", "crew")
 
 _BUSY = """
 SELECT 1 FROM jobs WHERE state IN ('QUEUED', 'RUNNING') UNION ALL SELECT 1 FROM outbox WHERE sent_at IS NULL
@@ -37,6 +38,14 @@ SELECT document_id, num_nulls(index_time, objects_time, rows_time, conversations
 """
 
 _UNSENT = "SELECT id FROM outbox WHERE sent_at IS NULL"
+
+_GOING = "SELECT 1 FROM runs WHERE finish_time IS NULL"
+
+_RUNS = "SELECT id, status, reason, parent_run_id FROM runs"
+
+_TASKS_TOLD = """
+SELECT run_id, seq, kind, payload FROM events WHERE kind IN ('task_started', 'task_finished') ORDER BY run_id, seq
+"""
 
 _EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
 
@@ -61,6 +70,7 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
     began = time.monotonic()
     while time.monotonic() < began + seconds:
         busy = await _rows(mesh, "ingestion", _ON_THEIR_WAY)
+        busy += await _rows(mesh, "crew", _GOING)
         for schema in _SCHEMAS:
             busy += await _rows(mesh, schema, _BUSY)
         if not busy:
@@ -69,8 +79,8 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
     return Quiet(reached=False, seconds=seconds)
 
 
-async def read(mesh: Mesh) -> Stores:
-    """What all stores hold; takes the mesh down, for the index is one process's alone."""
+async def read(mesh: Mesh, runs: Mapping[str, RunRow]) -> Stores:
+    """What all stores hold, beside the runs; takes the mesh down, for the index is one process's alone."""
     documents = {row["id"]: _document(row) for row in await _rows(mesh, "ingestion", _DOCUMENTS)}
     jobs = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, "SELECT id, kind, state FROM jobs")]
     unsent = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _UNSENT)]
@@ -90,6 +100,35 @@ async def read(mesh: Mesh) -> Stores:
         receipts={row["document_id"]: row["finished"] for row in receipts},
         events=_numbers(events),
         chat_jobs={row["id"]: row["status"] for row in chat_jobs},
+        runs=runs,
+    )
+
+
+async def runs(mesh: Mesh) -> dict[str, RunRow]:
+    """Those of crews and flows, by id."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    for row in await _rows(mesh, "crew", _TASKS_TOLD):
+        told.setdefault(row["run_id"], []).append(row)
+    return {row["id"]: _run(row, told.get(row["id"], [])) for row in await _rows(mesh, "crew", _RUNS)}
+
+
+def _run(row: dict[str, Any], told: Sequence[dict[str, Any]]) -> RunRow:
+    finished: Counter[str] = Counter()
+    late = []
+    for event in told:
+        # A flow comes to a state again and again: each visit is another.
+        task = "/".join(event["payload"].get("path", ())) + str(event["payload"].get("visit", ""))
+        if event["kind"] == "task_started" and finished[task]:
+            late.append(task)
+        if event["kind"] == "task_finished":
+            finished[task] += 1
+    return RunRow(
+        id=row["id"],
+        status=row["status"],
+        reason=row["reason"] or "",
+        root=not row["parent_run_id"],
+        finished=finished,
+        late=late,
     )
 
 

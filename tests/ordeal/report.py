@@ -32,10 +32,12 @@ class Report:
         counted = Counter(f"{entry.call} {entry.outcome}" for entry in self.entries)
         kinds = Counter(fault.kind for fault in self.faults)
         accepted = sum(entry.call == "upload" and entry.outcome is Outcome.OK for entry in self.entries)
+        runs = sum(entry.call == "run" and entry.outcome is Outcome.OK for entry in self.entries)
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         lines = [
             "",
-            f"seed {self.seed}: {accepted} documents accepted; faults: {faults}; {len(self.missed)} left out",
+            f"seed {self.seed}: {accepted} documents, {runs} runs accepted",
+            f"faults: {faults}; {len(self.missed)} left out",
             "calls: " + ", ".join(f"{count} {name}" for name, count in sorted(counted.items())),
             *(f"not checked, for this mesh does not promise it yet: {each}" for each in self._absent()),
             "",

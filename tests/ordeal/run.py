@@ -6,13 +6,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.ordeal import plan, reading
 from tests.ordeal.checker import Finding, Promise, judge, leaks
 from tests.ordeal.clients import Clients
 from tests.ordeal.conductor import Conductor
+from tests.ordeal.crews import Crews, noting
 from tests.ordeal.ledger import Ledger
 from tests.ordeal.mesh import Mesh, running
 from tests.ordeal.promises import made_by
@@ -34,6 +35,7 @@ class Size:
 
     seed: int = 1
     documents: int = 200
+    runs: int = 12
     faults: int = 30
     seconds: float = 80.0
     lease: float = 4.0
@@ -47,9 +49,16 @@ async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
         say(str(fault))
     script = Script(seed=size.seed, canary=canaries[0])
     with Ledger(directory / "ledger.jsonl") as ledger, scripted(script) as provider_url:
-        async with running(
-            directory / "mesh", lease=size.lease, provider_url=provider_url, provider_key=canaries[1]
-        ) as mesh:
+        async with (
+            noting() as (notes, tool_address),
+            running(
+                directory / "mesh",
+                lease=size.lease,
+                provider_url=provider_url,
+                provider_key=canaries[1],
+                tool_address=tool_address,
+            ) as mesh,
+        ):
             promises = await made_by(mesh)
             conductor = Conductor(mesh=mesh, say=say)
             clients = Clients(
@@ -59,23 +68,27 @@ async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
                 documents=size.documents,
                 patience=size.seconds + _HEAL_SECONDS,
             )
-            async with clients:
-                await _load_and_break(clients, conductor, faults, size)
-                return await _heal_and_judge(mesh, clients, conductor, size, promises, canaries, say)
+            crews = Crews(clients=clients, notes=notes, tool_address=tool_address)
+            async with clients, crews.at_work():
+                await _load_and_break(clients, crews, conductor, faults, size)
+                return await _heal_and_judge(mesh, crews, conductor, size, promises, canaries, say)
 
 
-async def _load_and_break(clients: Clients, conductor: Conductor, faults: Sequence[plan.Fault], size: Size) -> None:
+async def _load_and_break(
+    clients: Clients, crews: Crews, conductor: Conductor, faults: Sequence[plan.Fault], size: Size
+) -> None:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         searching = group.create_task(_search(clients, stop))
         breaking = group.create_task(conductor.play(faults))
         chatting = group.create_task(_chat(clients, size))
+        running = group.create_task(_kick_off(crews, size))
         async with asyncio.TaskGroup() as uploads:
             numbers = iter(range(size.documents))
             began = time.monotonic()
             for _ in range(_UPLOADERS):
                 uploads.create_task(_upload(clients, numbers, size, began, uploads))
-        await asyncio.wait({breaking, chatting})
+        await asyncio.wait({breaking, chatting, running})
         stop.set()
         await searching
 
@@ -112,15 +125,22 @@ async def _chat(clients: Clients, size: Size) -> None:
         await asyncio.sleep(size.seconds / _CHATS)
 
 
+async def _kick_off(crews: Crews, size: Size) -> None:
+    for number in range(size.runs):
+        await crews.kickoff(number)
+        await asyncio.sleep(size.seconds / size.runs)
+
+
 async def _heal_and_judge(
     mesh: Mesh,
-    clients: Clients,
+    crews: Crews,
     conductor: Conductor,
     size: Size,
     promises: frozenset[Promise],
     canaries: list[str],
     say: Say,
 ) -> Report:
+    clients = crews.clients
     last_fault = time.time() - (time.monotonic() - conductor.last_at)
     with suppress(TimeoutError):
         await conductor.heal((*plan.SERVICES, *plan.STORES))
@@ -128,7 +148,10 @@ async def _heal_and_judge(
     # Whoever holds a lease would be found by now, and what is only late would be done.
     await asyncio.sleep(_LEASES_OF_QUIET * size.lease)
     recovery = await reading.settled_after(mesh, last_fault, _accepted_before(clients.ledger, conductor.last_at))
-    stores = await reading.read(mesh)
+    runs = await reading.runs(mesh)
+    differences = await crews.replayed(runs)
+    runs = {run.id: replace(run, differences=differences[run.id]) for run in runs.values()}
+    stores = replace(await reading.read(mesh, runs), calls=crews.notes.calls, notes=crews.notes.texts)
     entries = clients.ledger.entries
     findings: list[Finding] = judge(entries, stores, promises=promises)
     findings += leaks(canaries, reading.texts(mesh) | {"replies": "\n".join(clients.replies)})
@@ -154,4 +177,4 @@ def _accepted_before(ledger: Ledger, instant: float) -> set[str]:
 def _passwords(mesh: Mesh) -> list[str]:
     """The mesh's own secrets are canaries too: they are in every connection string a driver might print."""
     keys = mesh.secrets
-    return [keys.postgres, keys.ingestion, keys.agent, keys.nats, keys.s3_secret_access_key]
+    return [keys.postgres, keys.ingestion, keys.agent, keys.crew, keys.nats, keys.s3_secret_access_key]

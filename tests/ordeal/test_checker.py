@@ -6,7 +6,7 @@ import pytest
 
 from tests.ordeal.checker import Wrong, judge, leaks
 from tests.ordeal.ledger import Entry, Ledger, Outcome, read
-from tests.ordeal.stores import DocumentRow, JobRow, Stores
+from tests.ordeal.stores import DocumentRow, JobRow, RunRow, Stores
 
 pytestmark = pytest.mark.unit
 
@@ -66,6 +66,34 @@ def test_an_accepted_chat_job_is_finished_and_one():
     assert wrongs([accepted], Stores(chat_jobs={"c": "RUNNING"})) == [Wrong.STUCK]
     twice = Stores(chat_jobs={"c": "COMPLETED", "e": "COMPLETED"})
     assert wrongs([accepted, replace(accepted, document_id="e")], twice) == [Wrong.DUPLICATED]
+
+
+RUN = RunRow(id="r", status="COMPLETED", finished={"facts": 1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stores"),
+    [
+        (Wrong.LOST, Stores()),
+        (Wrong.LOST, Stores(runs={"r": replace(RUN, status="FAILED")})),
+        (Wrong.STUCK, Stores(runs={"r": replace(RUN, status="IN_PROGRESS")})),
+        (Wrong.DUPLICATED, Stores(runs={"r": replace(RUN, finished={"facts": 2})})),
+        (Wrong.DUPLICATED, Stores(runs={"r": replace(RUN, late=["facts"])})),
+        (Wrong.UNTRUE, Stores(runs={"r": replace(RUN, differences=1)})),
+        (Wrong.DUPLICATED, Stores(runs={"r": RUN}, calls={"key": 2})),
+        (Wrong.DUPLICATED, Stores(runs={"r": RUN}, notes={"mark": 2})),
+    ],
+)
+def test_an_accepted_run_ends_well_and_does_nothing_twice(wrong, stores):
+    accepted = ok("run", document_id="r", key="k")
+    assert judge([accepted], Stores(runs={"r": RUN}, calls={"key": 1}, notes={"mark": 1})) == []
+    assert wrongs([accepted], stores) == [wrong]
+
+
+def test_one_key_with_two_runs_is_a_duplicate():
+    accepted = ok("run", document_id="r", key="k")
+    stores = Stores(runs={"r": RUN, "s": replace(RUN, id="s")})
+    assert wrongs([accepted, replace(accepted, document_id="s")], stores) == [Wrong.DUPLICATED]
 
 
 def test_one_key_with_two_versions_is_a_duplicate():

@@ -31,7 +31,7 @@ from loremesh_kit.settings import ServiceSettings
 
 pytestmark = pytest.mark.system
 
-NAMES = ("ingestion", "embedding", "retrieval", "agent", "edge", "edge-websocket", "gateway", "gateway-admin")
+NAMES = ("ingestion", "embedding", "retrieval", "agent", "crew", "edge", "edge-websocket", "gateway", "gateway-admin")
 MEBIBYTE = 1024 * 1024
 GIVEN = 128  # calls at once to one service, in gateway/clusters/embedded.yaml
 FORGED = {

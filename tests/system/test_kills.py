@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 DOCUMENTS = 30
 READY_SECONDS = 120
-VICTIMS = ("ingestion", "embedding", "retrieval", "agent", "edge", "gateway", "postgres", "nats", "seaweedfs")
+VICTIMS = ("ingestion", "embedding", "retrieval", "agent", "crew", "edge", "gateway", "postgres", "nats", "seaweedfs")
 
 
 class Uploader(threading.Thread):

@@ -17,7 +17,7 @@ def test_the_mesh_is_healthy_and_ready_and_names_its_parts(http: httpx.Client) -
     answer = http.get("/ready").raise_for_status().json()
     assert answer["status"] == "ready"
     parts = {each["name"]: {part["name"] for part in each["dependencies"]} for each in answer["components"]}
-    assert parts.keys() == {"ingestion", "embedding", "retrieval", "agent"}
+    assert parts.keys() == {"ingestion", "embedding", "retrieval", "agent", "crew"}
     assert "postgres" in parts["ingestion"] & parts["agent"]
 
 

@@ -9,9 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 from loremesh.agent.v1 import (
     agent_pb2,
     agent_pb2_grpc,
@@ -24,9 +21,12 @@ from loremesh.agent.v1 import (
     memory_pb2_grpc,
 )
 from loremesh.agent.v1 import chat_job_pb2 as pb_jobs
+from loremesh.crew.v1 import crew_pb2_grpc, flow_pb2_grpc, run_pb2_grpc
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1 import document_pb2_grpc, job_pb2, job_pb2_grpc
 from loremesh_cli.main import main
+
+from .crew_fakes import FakeCrews, FakeFlows, FakeRuns, refuse
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -289,18 +289,23 @@ class FakeApprovals(approval_pb2_grpc.ApprovalServiceServicer):
 
     approvals: list[approval_pb2.Approval] = field(default_factory=list)
     decisions: list[approval_pb2.DecideApprovalRequest] = field(default_factory=list)
+    reassigned: list[approval_pb2.ReassignApprovalRequest] = field(default_factory=list)
+    refuse_with: str = ""
     keys: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
 
     async def ListApprovals(
         self, request: approval_pb2.ListApprovalsRequest, context: Context
     ) -> approval_pb2.ListApprovalsResponse:
         del context
         found = [each for each in self.approvals if each.state == request.state]
+        found = [each for each in found if not request.assignee or each.assignee in ("", request.assignee)]
         start = int(request.page_token or 0)
         token = str(start + 1) if start + 1 < len(found) else ""
         return approval_pb2.ListApprovalsResponse(approvals=found[start : start + 1], next_page_token=token)
 
     async def GetApproval(self, request: approval_pb2.GetApprovalRequest, context: Context) -> approval_pb2.Approval:
+        self.shown.append(request.approval_id)
         for each in self.approvals:
             if each.id == request.approval_id:
                 return each
@@ -312,7 +317,16 @@ class FakeApprovals(approval_pb2_grpc.ApprovalServiceServicer):
     ) -> approval_pb2.Approval:
         self.keys += [str(value) for key, value in context.invocation_metadata() or () if key == "idempotency-key"]
         self.decisions.append(request)
+        if self.refuse_with:
+            await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, self.refuse_with)
         return approval_pb2.Approval(id=request.approval_id, state=request.decision + 1)
+
+    async def ReassignApproval(
+        self, request: approval_pb2.ReassignApprovalRequest, context: Context
+    ) -> approval_pb2.Approval:
+        del context
+        self.reassigned.append(request)
+        return approval_pb2.Approval(id=request.approval_id, assignee=request.assignee)
 
     async def WatchApprovals(
         self, request: approval_pb2.WatchApprovalsRequest, context: Context
@@ -321,14 +335,6 @@ class FakeApprovals(approval_pb2_grpc.ApprovalServiceServicer):
         yield approval_pb2.ApprovalEvent(heartbeat=chat_pb2.Heartbeat())
         for each in self.approvals:
             yield approval_pb2.ApprovalEvent(approval=each)
-
-
-async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> None:
-    """Refuse a call the way the services do."""
-    packed = AnyMessage()
-    packed.Pack(ErrorInfo(reason=reason, domain="test.loremesh.dev"))
-    status = Status(code=code.value[0], message="in words", details=[packed])
-    await context.abort(code, "in words", (("grpc-status-details-bin", status.SerializeToString()),))
 
 
 @dataclass
@@ -341,6 +347,9 @@ class FakeMesh:
     agents: FakeAgents = field(default_factory=FakeAgents)
     memories: FakeMemories = field(default_factory=FakeMemories)
     approvals: FakeApprovals = field(default_factory=FakeApprovals)
+    crews: FakeCrews = field(default_factory=FakeCrews)
+    flows: FakeFlows = field(default_factory=FakeFlows)
+    runs: FakeRuns = field(default_factory=FakeRuns)
 
 
 @pytest.fixture
@@ -353,6 +362,10 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     memory_pb2_grpc.add_MemoryServiceServicer_to_server(memories, server)
     approvals = FakeApprovals()
     approval_pb2_grpc.add_ApprovalServiceServicer_to_server(approvals, server)
+    crews, flows, runs = FakeCrews(), FakeFlows(), FakeRuns()
+    crew_pb2_grpc.add_CrewServiceServicer_to_server(crews, server)
+    flow_pb2_grpc.add_FlowServiceServicer_to_server(flows, server)
+    run_pb2_grpc.add_RunServiceServicer_to_server(runs, server)
     chat_job_pb2_grpc.add_ChatJobServiceServicer_to_server(chat_jobs, server)
     document_pb2_grpc.add_DocumentServiceServicer_to_server(documents, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -369,6 +382,9 @@ async def mesh() -> AsyncIterator[FakeMesh]:
         agents=agents,
         memories=memories,
         approvals=approvals,
+        crews=crews,
+        flows=flows,
+        runs=runs,
     )
     await server.stop(None)
 

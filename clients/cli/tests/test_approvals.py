@@ -38,6 +38,28 @@ async def test_approvals_are_listed_shown_and_watched(mesh: Any, run: Run) -> No
     )
 
 
+async def test_whom_is_asked_can_be_changed_and_asked_for(mesh: Any, run: Run) -> None:
+    mesh.approvals.approvals = [
+        pb.Approval(id=name, state=pb.APPROVAL_STATE_PENDING, assignee=name) for name in ("ada", "bea", "")
+    ]
+    _, (listed,) = await approvals(mesh, run, "list", "--assignee", "ada")
+    assert [each["id"] for each in listed["approvals"]] == ["ada", ""]
+    assert (await approvals(mesh, run, "reassign", "a", "bea"))[1][0]["assignee"] == "bea"
+    assert mesh.approvals.reassigned == [pb.ReassignApprovalRequest(approval_id="a", assignee="bea")]
+
+
+async def test_people_are_shown_what_they_are_to_accept_without_what_steers_their_terminal(mesh: Any, run: Run) -> None:
+    kept = pb.Approval(
+        id="a", kind=pb.APPROVAL_KIND_OUTPUT, question="Good?", output="\x1b[2Jทะเล [b]", task_name="writing"
+    )
+    mesh.approvals.approvals = [kept]
+    status, out, _ = await asyncio.to_thread(run, ["approvals", "show", "a", "--url", mesh.url])
+    assert status == 0
+    assert "writing asks: Good?" in out
+    assert "[2Jทะเล [b]" in out
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sent", "state"),
     [

@@ -100,6 +100,10 @@ class Service:
         metadata = [("idempotency-key", key)] if key else []
         return await self.stub.CreateAgent(pb.CreateAgentRequest(agent=pb.Agent(**fields)), metadata=metadata)
 
+    async def validate(self, **fields: Any) -> list[pb.AgentViolation]:
+        response = await self.stub.ValidateAgent(pb.ValidateAgentRequest(agent=pb.Agent(**fields)))
+        return list(response.violations)
+
     async def get(self, agent_id: str, revision: int = 0) -> pb.Agent:
         return await self.stub.GetAgent(pb.GetAgentRequest(agent_id=agent_id, revision=revision))
 
@@ -204,6 +208,7 @@ EVERYTHING: dict[str, Any] = {
         max_cost_micros=5,
         max_tool_calls=6,
         max_time=Duration(seconds=7),
+        max_rpm=8,
         on_limit=pb.LIMIT_POLICY_FALL_BACK,
         fallback_model="acme/small",
     ),
@@ -496,6 +501,17 @@ async def test_each_fault_has_its_own_reason_and_names_its_field(service: Servic
             assert (refusal.reason, refusal.violations) == (why, {f"agent.{field}": why}), fields
     assert await service.ids() == ["default"]
     assert await service.revisions("default") == [1]
+
+
+async def test_faults_can_be_asked_for_without_keeping_anything(service: Service) -> None:
+    for fields, why, field in FAULTS:
+        (violation,) = await service.validate(**fields)
+        assert (violation.field, violation.reason) == (f"agent.{field}", why)
+        assert violation.description
+    found = await service.validate(model="no/such", tools=[pb.ToolUse(name="nothing")])
+    assert [each.field for each in found] == ["agent.model", "agent.tools[0].name"]
+    assert await service.validate(id="default", system_prompt="You help.") == []
+    assert await service.ids() == ["default"]
 
 
 async def test_a_provider_without_a_key_says_which_variable_to_set(service: Service) -> None:

@@ -427,6 +427,36 @@ def test_whatever_happens_a_run_keeps_its_promises_and_is_told_again_the_same(da
         assert step(state, ToolTold(number=1, content="late")) == (state, ())
 
 
+def invoked(name: str, arguments: Any = None, **more: Any) -> State:
+    call = CheckedCall(name=name, arguments={} if arguments is None else arguments, **more)
+    return step(State(rules=Rules(tools=TOOLS, uses=USES), model=""), Begun(messages=(), untrusted=True, call=call))[0]
+
+
+def test_one_call_is_a_run_that_ends_with_what_it_answers() -> None:
+    state = invoked("fetch")
+    assert kinds(wanted(state)) == ["fetch"]
+    done, effects = step(state, ToolTold(number=1, content="<b>42</b>"))
+    assert effects == (Finish(end=End.COMPLETED, text="<b>42</b>"),)
+    assert (done.spent.tool_calls, done.spent.steps) == (1, 0)
+    failed, _ = step(state, ToolTold(number=1, content="No.", outcome=Outcome.FAILED))
+    assert failed.end == Finish(end=End.FAILED, error="TOOL_FAILED", problem="No.")
+
+
+def test_one_call_that_may_not_be_made_fails_the_run() -> None:
+    assert invoked("nothing").end == Finish(
+        end=End.FAILED, error="TOOL_NOT_ALLOWED", problem="The tool 'nothing' is not one of yours."
+    )
+    waiting_ = invoked("pay")
+    assert kinds(wanted(waiting_)) == [(Kind.TOOL_CALL, "pay")]
+    asked, _ = step(waiting_, HumanAsked(number=1, approval_id="a", kind=Kind.TOOL_CALL, call_id="call_0_0"))
+    denied, _ = step(asked, HumanDecided(approval_id="a", granted=False, number=2))
+    assert denied.end
+    assert denied.end.error == "TOOL_DENIED"
+    granted, effects = step(asked, HumanDecided(approval_id="a", granted=True, number=2))
+    assert kinds(effects) == ["pay"]
+    assert step(granted, ToolLost(2))[0].calls[0].phase is loop.Phase.REVIEW
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.permutations(range(6)))
 def test_the_order_in_which_tools_answer_changes_nothing(order: list[int]) -> None:

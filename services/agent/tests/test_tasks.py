@@ -284,24 +284,30 @@ def invocation(name: str = "read", policy: str = "AS_NEEDED", **arguments: Any) 
 
 
 async def test_a_task_can_be_one_call_of_a_tool_without_a_model(mesh: Mesh) -> None:
+    said = {"a": '{"said": "a"}', "d": f'{{"a": {"[" * 99}{"]" * 99}}}', "e": f'{{"a": {"9" * 400}}}'}
+
     async def answers(arguments: Any) -> ToolResult:
-        return ToolResult(content='{"said": "a"}' if arguments["x"] == "a" else "Hm.", failed=arguments["x"] == "b")
+        return ToolResult(content=said.get(arguments["x"], "Hm."), failed=arguments["x"] == "b")
 
     tool = CountingTool(untrusted=True, answers=answers)
     mesh.toolbox = FixedToolbox([tool])
     async with mesh.replica() as replica:
-        for number, x in enumerate("abc"):
+        for number, x in enumerate("abcde"):
             await replica.tasks.CreateTask(request(f"run.{number}", "", invocation=invocation(x=x)))
             await ended(replica, f"run.{number}")
-        done, failed, words_ = [await get(replica, f"run.{number}") for number in range(3)]
+        done, failed, *others = [await get(replica, f"run.{number}") for number in range(5)]
         assert (done.state, done.output, dict(done.output_json)) == (3, '{"said": "a"}', {"said": "a"})
         assert (done.usage.tool_calls, done.usage.steps) == (1, 0)
         assert (failed.state, failed.reason, failed.message, failed.retryable) == (5, "TOOL_FAILED", "Hm.", False)
-        assert (words_.output, words_.HasField("output_json")) == ("Hm.", False)
+        assert [(each.output, each.HasField("output_json")) for each in others] == [
+            ("Hm.", False),
+            (said["d"], False),
+            (said["e"], False),
+        ]
         steps = (await replica.jobs.ListRunSteps(jobs.ListRunStepsRequest(job_id=done.run_id))).steps
         assert [(step.number, step.name, step.state) for step in steps] == [(1, "read", jobs.STEP_STATE_DONE)]
         assert steps[0].idempotency_key == tool.calls[0][1].idempotency_key
-        assert await facts(replica) == ["Finished"] * 3
+        assert await facts(replica) == ["Finished"] * 5
         assert mesh.provider.requests == []
 
 

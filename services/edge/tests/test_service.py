@@ -36,7 +36,7 @@ async def channel(sister: str) -> AsyncIterator[aio.Channel]:
     """A channel to an edge service whose sisters all are that one, but the agent, which is not there."""
     settings = EdgeSettings(
         listen="127.0.0.1:0", drain_seconds=0, grace_seconds=0, ingestion_target=sister, embedding_target=sister,
-        retrieval_target=sister, agent_target="127.0.0.1:1", readiness_seconds=1.0,
+        retrieval_target=sister, crew_target=sister, agent_target="127.0.0.1:1", readiness_seconds=1.0,
     )  # fmt: skip
     async with (
         wire(settings) as wired,

@@ -8,6 +8,7 @@ from loremesh_kit import deadline, identity
 from loremesh_kit.errors import Code, DependencyUnavailable, Overloaded, ServiceError
 from loremesh_kit.jobs import FenceLost, cancel, complete, enqueue, park, unpark, waiting
 from loremesh_kit.leases import Leases
+from loremesh_kit.outbox import OUTBOX
 from loremesh_kit.postgres import Connection
 from loremesh_kit.testing import caller
 from psycopg import AsyncPipeline
@@ -44,6 +45,49 @@ async def test_an_accepted_job_is_done_under_its_callers_identity(workshop):
     assert who == identity.Identity(tenant="acme", principal="ada", request_id="request-1")
     assert [row["message_id"] for row in await workshop.effects()] == [job_id]
     assert await workshop.rows("SELECT * FROM outbox") == []
+
+
+async def test_a_job_for_a_worker_of_this_process_is_begun_without_a_message_while_it_has_room(workshop):
+    stop, announced = asyncio.Event(), []
+
+    async def handler(job):
+        await stop.wait()
+        await workshop.complete(job)
+
+    workshop.handlers["noop"] = handler
+    worker = workshop.worker()
+    async with workshop.open(worker):
+        async with asyncio.timeout(5):
+            while workshop.database._taker is None:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        workshop.database.listen(lambda topic: announced.append(topic) if topic == OUTBOX else None)
+        room = worker.room()
+        for _ in range(room + 2):
+            await workshop.enqueue()
+        assert worker.room() == 0
+        assert len(announced) == 2
+        stop.set()
+        await workshop.until("SUCCEEDED", room + 2)
+
+
+async def test_a_job_whose_taker_died_before_it_began_is_found(workshop, monkeypatch):
+    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE", 0.5)
+
+    class Dying:
+        def room(self):
+            return 1
+
+        def take(self, jobs):
+            self.told = jobs
+
+    dying = Dying()
+    detach = workshop.database.attach(dying)
+    await workshop.enqueue()
+    detach()
+    assert dying.told == 1
+    assert await workshop.rows("SELECT * FROM outbox") == []
+    async with workshop.open(workshop.worker()):
+        await workshop.until("SUCCEEDED")
 
 
 async def test_a_job_of_a_transaction_that_failed_was_never_accepted(workshop):

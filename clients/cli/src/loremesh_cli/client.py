@@ -1,7 +1,7 @@
 """A client of the mesh's front door, over gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +16,9 @@ from loremesh.agent.v1.approval_pb2_grpc import ApprovalServiceStub
 from loremesh.agent.v1.chat_job_pb2_grpc import ChatJobServiceStub
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceStub
 from loremesh.agent.v1.memory_pb2_grpc import MemoryServiceStub
+from loremesh.crew.v1.crew_pb2_grpc import CrewServiceStub
+from loremesh.crew.v1.flow_pb2_grpc import FlowServiceStub
+from loremesh.crew.v1.run_pb2_grpc import RunServiceStub
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
 from loremesh.ingestion.v1.job_pb2_grpc import JobServiceStub
 from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -47,6 +50,9 @@ class Mesh:
     chat_jobs: ChatJobServiceStub
     memories: MemoryServiceStub
     approvals: ApprovalServiceStub
+    crews: CrewServiceStub
+    flows: FlowServiceStub
+    runs: RunServiceStub
 
 
 @asynccontextmanager
@@ -70,6 +76,9 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
             chat_jobs=ChatJobServiceStub(channel),
             memories=MemoryServiceStub(channel),
             approvals=ApprovalServiceStub(channel),
+            crews=CrewServiceStub(channel),
+            flows=FlowServiceStub(channel),
+            runs=RunServiceStub(channel),
         )
 
 
@@ -77,6 +86,16 @@ def run(work: Coroutine[Any, Any, T], *, url: str) -> T:
     """Run a command's work to its end; what the mesh refuses is raised as CommandError."""
     with explained(url):
         return asyncio.run(work)
+
+
+def call(work: Callable[[Mesh], Awaitable[T]], *, url: str) -> T:
+    """Run a command's work with a mesh of its own; raises as `run` does."""
+
+    async def connected() -> T:
+        async with connect(url) as mesh:
+            return await work(mesh)
+
+    return run(connected(), url=url)
 
 
 @contextmanager

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from loremesh_cli.commands import agents, approvals, chat_jobs, documents, jobs, lifecycle, memories, questions
+from loremesh_cli.commands import (
+    agents,
+    approvals,
+    chat_jobs,
+    crews,
+    documents,
+    flows,
+    jobs,
+    lifecycle,
+    memories,
+    questions,
+    runs,
+)
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
@@ -28,6 +40,9 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(documents.app, name="documents")
 app.add_typer(memories.app, name="memories")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(crews.app, name="crew")
+app.add_typer(flows.app, name="flow")
+app.add_typer(runs.app, name="run")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -18,17 +19,22 @@ class Output:
 
     def say(self, text: str = "", *, style: str = "") -> None:
         """Print a line for people."""
-        self.console.print(text, style=style, markup=False, soft_wrap=True)
+        self.console.print(printable(text), style=style, markup=False, emoji=False, soft_wrap=True)
 
     def stream(self, text: str) -> None:
         """Print a piece of text as it comes, without ending the line."""
-        self.console.print(text, end="", markup=False, soft_wrap=True)
+        self.console.print(printable(text), end="", markup=False, emoji=False, soft_wrap=True)
 
     def result(self, value: Any) -> None:
         """Print the outcome for programs."""
         if self.as_json:
             json.dump(plain(value), sys.stdout, ensure_ascii=False)
             print(flush=True)
+
+
+def printable(text: str) -> str:
+    """Return a text without what steers a terminal: models and strangers wrote some of it."""
+    return "".join(each for each in text if each in "\n\t" or unicodedata.category(each) != "Cc")
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from loremesh_agent.domain.events import Answer, FinishReason
 from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tasks import UNNAMED_AGENT, AgentReference, Invocation, Task, TaskOrder
 from loremesh_agent.domain.tools import ExpiryPolicy
+from loremesh_agent.domain.validation import MAX_SCHEMA_DEPTH, depth
 from loremesh_agent.errors import BudgetExhausted, MessageEmpty, RunCancelled
 from loremesh_agent.protos import read_limits, source, struct, timestamp, usage
 
@@ -109,13 +110,13 @@ def _answer(proto: pb.AgentTask, answer: Answer) -> None:
 
 
 def _object(text: str) -> Struct | None:
-    """The JSON object that a text is; None for any other text, and for numbers that JSON does not know."""
+    """The JSON object that a text is; None for any other text, and for what protobuf cannot hold."""
     if not text.lstrip().startswith("{"):
         return None
     try:
         value = json.loads(text, parse_constant=_refuse)
-        return struct(value) if isinstance(value, dict) else None
-    except (ValueError, RecursionError):
+        return struct(value) if isinstance(value, dict) and depth(value) <= MAX_SCHEMA_DEPTH else None
+    except (ValueError, OverflowError, RecursionError):
         return None
 
 

@@ -17,6 +17,7 @@ class EdgeSettings(ServiceSettings):
     embedding_target: Annotated[str, Shared()] = "127.0.0.1:50052"
     retrieval_target: Annotated[str, Shared()] = "127.0.0.1:50053"
     agent_target: Annotated[str, Shared()] = "127.0.0.1:50054"
+    crew_target: Annotated[str, Shared()] = "127.0.0.1:50055"
     readiness_seconds: float = Field(default=2.0, gt=0, description="seconds each service gets to say how it is")
     websocket_listen: str = Field(default="127.0.0.1:0", description="host:port to serve WebSockets on")
     websocket_connections: int = Field(default=256, gt=0, description="WebSockets open at once before OVERLOADED")
@@ -30,4 +31,5 @@ class EdgeSettings(ServiceSettings):
             "embedding": self.embedding_target,
             "retrieval": self.retrieval_target,
             "agent": self.agent_target,
+            "crew": self.crew_target,
         }

@@ -12,13 +12,14 @@ from loremesh_kit import identity
 from loremesh_kit.events import check_name
 from loremesh_kit.ids import new_id
 from loremesh_kit.outbox import OUTBOX
-from loremesh_kit.postgres import Row, touch
+from loremesh_kit.postgres import Row, taken_here, touch
 from loremesh_kit.telemetry import traces
 
 # The topic of cancellations: workers then look at once whether their jobs are still theirs.
 CANCELLED = "jobs.cancelled"
 
-# A job with a delay is announced by the sweeper when it is due.
+# A job with a delay is announced by the sweeper when it is due. One that a worker of this process begins needs no
+# message; should that worker die first, it is one whose message was lost.
 _ENQUEUE = """
 WITH job AS (
     INSERT INTO jobs (
@@ -33,7 +34,7 @@ WITH job AS (
 INSERT INTO outbox (tenant, id, subject, data, keep)
 SELECT %(tenant)s, %(id)s || '.1', 'jobs.' || %(kind)s,
     jsonb_build_object('tenant', %(tenant)s::text, 'job_id', %(id)s::text), false
-WHERE %(at_once)s
+WHERE %(at_once)s AND NOT %(here)s
 """
 
 _COMPLETE = """
@@ -135,6 +136,8 @@ async def enqueue(
     """
     check_name(kind)
     caller, job_id = identity.current(), new_id()
+    at_once = not parked and delay == 0
+    here = at_once and taken_here(connection)
     await connection.execute(
         _ENQUEUE,
         {
@@ -151,10 +154,12 @@ async def enqueue(
             "delay": float(delay),
             "deadline": deadline,
             "state": "PARKED" if parked else "QUEUED",
-            "at_once": not parked and delay == 0,
+            "at_once": at_once,
+            "here": here,
         },
     )
-    touch(connection, OUTBOX)
+    if not here:
+        touch(connection, OUTBOX)
     return job_id
 
 

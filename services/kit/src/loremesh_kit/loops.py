@@ -45,6 +45,9 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
         working.cancel()
         stopping.cancel()
         await asyncio.wait({working, stopping})
+        if not working.cancelled():
+            # Nobody asks any more how it failed.
+            working.exception()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, Protocol, TypeVar
 
 import structlog
 from psycopg import AsyncConnection, OperationalError
@@ -29,6 +29,18 @@ _STATEMENT_SECONDS = 30.0
 _log = structlog.get_logger(__name__)
 
 
+class Taker(Protocol):
+    """Whoever does jobs in this process."""
+
+    def room(self) -> int:
+        """How many more it could begin now."""
+        ...
+
+    def take(self, jobs: int) -> None:
+        """So many were committed for it."""
+        ...
+
+
 class Connection(AsyncConnection[Row]):
     """A connection that remembers what its transaction touched, to tell listeners after the commit."""
 
@@ -36,6 +48,19 @@ class Connection(AsyncConnection[Row]):
         """As psycopg calls it."""
         super().__init__(*args, **kwargs)
         self.topics: set[str] = set()
+        self.taker: Taker | None = None
+        # Jobs of this transaction that the taker is to begin once it commits.
+        self.taken = 0
+
+
+def taken_here(connection: AsyncConnection[Row]) -> bool:
+    """Whether a job of this transaction is begun in this process once it commits: nobody has to be told of it then."""
+    if not isinstance(connection, Connection) or connection.taker is None:
+        return False
+    if connection.taker.room() <= connection.taken:
+        return False
+    connection.taken += 1
+    return True
 
 
 def touch(connection: AsyncConnection[Row], topic: str) -> None:
@@ -64,10 +89,21 @@ class Database:
         """`pool` is open and its connections are in autocommit mode."""
         self._pool = pool
         self._listeners: list[Callable[[str], None]] = []
+        self._taker: Taker | None = None
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call `listener(topic)` after each commit in this process that touched `topic`."""
         self._listeners.append(listener)
+
+    def attach(self, taker: Taker) -> Callable[[], None]:
+        """Have jobs enqueued in this process begun by `taker` while it has room, until what this returns is called."""
+        self._taker = taker
+
+        def detach() -> None:
+            if self._taker is taker:
+                self._taker = None
+
+        return detach
 
     def tell(self, topic: str) -> None:
         """Call the listeners, as a commit that touched `topic` would."""
@@ -190,9 +226,11 @@ class Database:
             try:
                 async with connection:
                     yield connection, result
-                topics = tuple(connection.topics)
+                topics, taker, taken = tuple(connection.topics), connection.taker, connection.taken
             finally:
                 await self._pool.putconn(connection)
+        if taker is not None and taken:
+            taker.take(taken)
         for topic in topics:
             self.tell(topic)
 
@@ -210,6 +248,7 @@ class Database:
     async def _begin_once(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         connection = await self._pool.getconn(timeout=deadline.within(_ACQUIRE_SECONDS))
         connection.topics.clear()
+        connection.taker, connection.taken = self._taker, 0
         try:
             return connection, await first(connection)
         except BaseException:

@@ -60,6 +60,7 @@ class JobWorker:
         self._concurrency = concurrency
         self._grace = grace
         self._attempt_seconds = attempt_seconds
+        self._database = database
         self._leases = Leases(database=database, seconds=lease)
         self._sweeper = Sweeper(database=database, bus=bus, service=service)
         self._consumer = Consumer(
@@ -70,6 +71,18 @@ class JobWorker:
         )
         self._in_hand: dict[asyncio.Task[None], Job] = {}
         self._slot_free = asyncio.Event()
+        # Jobs that this process committed for this worker, and it has not claimed.
+        self._promised = 0
+        self._promise = asyncio.Event()
+
+    def room(self) -> int:
+        """See postgres.Taker."""
+        return self._concurrency - len(self._in_hand) - self._promised
+
+    def take(self, jobs: int) -> None:
+        """See postgres.Taker."""
+        self._promised += jobs
+        self._promise.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then finish what is in hand within the grace period and hand back the rest."""
@@ -77,14 +90,19 @@ class JobWorker:
         async with asyncio.TaskGroup() as group:
             group.create_task(repeat(lambda: self._heartbeats(finished), stop=finished, name="job heartbeat"))
             group.create_task(self._sweeper.run(stop))
-            await repeat(lambda: self._fetch(group, stop), stop=stop, name="job fetch")
+            group.create_task(repeat(lambda: self._keep_promises(group, stop), stop=stop, name="job claim"))
+            detach = self._database.attach(self)
+            try:
+                await repeat(lambda: self._fetch(group, stop), stop=stop, name="job fetch")
+            finally:
+                detach()
             await self._stop_working()
             finished.set()
 
     async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Take as many messages as there are free slots, claim a job for each in one statement, and start them."""
-        free = self._concurrency - len(self._in_hand)
-        if free == 0:
+        free = self.room()
+        if free <= 0:
             self._slot_free.clear()
             await unless(stop, self._slot_free.wait())
             return
@@ -97,12 +115,27 @@ class JobWorker:
             for message in messages:
                 await message.nak(_NAK_SECONDS)
             raise
+        self._begin(jobs, group)
+        await self._answer(messages, claimed=len(jobs))
+
+    async def _keep_promises(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Claim what this process committed for this worker, without waiting to be told of it by the broker."""
+        await unless(stop, self._promise.wait())
+        self._promise.clear()
+        if (promised := self._promised) and not stop.is_set():
+            try:
+                jobs = await self._leases.claim(promised)
+            finally:
+                # Should this fail they are found as those whose message was lost.
+                self._promised -= promised
+            self._begin(jobs, group)
+
+    def _begin(self, jobs: Sequence[Job], group: asyncio.TaskGroup) -> None:
         for job in jobs:
             task = group.create_task(self._work(job), name=f"job {job.kind} {job.id}")
             self._in_hand[task] = job
             task.add_done_callback(self._let_go)
         metrics.JOBS_IN_HAND.set(len(self._in_hand))
-        await self._answer(messages, claimed=len(jobs))
 
     async def _answer(self, messages: Sequence[Message], *, claimed: int) -> None:
         """Acknowledge what led to a claim, which is committed: from here on the lease stands for the message.

@@ -207,13 +207,7 @@ def rollback(
 
 
 def _run(work: Callable[[client.Mesh], Awaitable[T]], *, url: str) -> T:
-    url = url_of(url)
-
-    async def connected() -> T:
-        async with client.connect(url) as mesh:
-            return await work(mesh)
-
-    return client.run(connected(), url=url)
+    return client.call(work, url=url_of(url))
 
 
 def _options(*, tools: list[str], stores: list[str], **fields: str | float | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`approvals ...`: what runs ask of humans."""
 
 import json
+from datetime import UTC
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import uuid4
@@ -9,18 +10,19 @@ import typer
 from google.protobuf.json_format import ParseDict, ParseError
 from loremesh.agent.v1 import approval_pb2 as pb
 from rich.table import Column, Table
+from rich.text import Text
 
-from loremesh_cli import client
+from loremesh_cli import client, deciding
 from loremesh_cli.commands.options import AsJson, Url, url_of
 from loremesh_cli.errors import UsageError
-from loremesh_cli.output import Output
+from loremesh_cli.output import Output, printable
 
 PAGE_SIZE = 200
 
 app = typer.Typer(no_args_is_help=True, help="See what runs ask of humans, and decide.")
 
 Comment = Annotated[str, typer.Option(help="What the model is told beside it.")]
-Run = Annotated[str, typer.Option(metavar="RUN", help="Only those of this run.")]
+Run = Annotated[str, typer.Option(metavar="RUN", help="Only those of this run, or of this run's tasks.")]
 
 
 class State(StrEnum):
@@ -39,25 +41,26 @@ def list_(
     *,
     state: Annotated[State, typer.Option(help="Only those that stand so.")] = State.PENDING,
     run: Run = "",
+    assignee: Annotated[str, typer.Option(help="Only those that this one is asked, or anyone.")] = "",
     limit: int = 50,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """List approvals, those due first."""
     output, url = Output(as_json=as_json), url_of(url)
-    found = client.run(_list(url, limit, state, run), url=url)
+    found = client.run(_list(url, limit, state, run, assignee), url=url)
     output.result({"approvals": found})
-    table = Table(Column("id", min_width=36), "asks for", "tool", "due", "question", box=None)
+    table = Table(Column("id", min_width=36), "asks for", "of", "who", "due", "question", box=None)
     for each in found:
-        table.add_row(
-            each.id, _kind(each), each.tool_name, f"{each.due_time.ToDatetime():%Y-%m-%d %H:%M}", each.question
-        )
+        due = f"{each.due_time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M}"
+        row = (each.id, _kind(each), each.tool_name or each.task_name, each.assignee, due, each.question)
+        table.add_row(*(Text(printable(part)) for part in row))
     output.console.print(table)
 
 
 @app.command()
 def show(approval_id: str, *, url: Url = "", as_json: AsJson = False) -> None:
-    """Show one approval, with the exact arguments."""
+    """Show one approval, with the exact arguments or the whole output."""
     output, url = Output(as_json=as_json), url_of(url)
 
     async def work() -> pb.Approval:
@@ -67,7 +70,13 @@ def show(approval_id: str, *, url: Url = "", as_json: AsJson = False) -> None:
 
     approval = client.run(work(), url=url)
     output.result(approval)
-    output.say(str(approval).rstrip())
+    deciding.show(approval, output=output)
+    due = f"{approval.due_time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M}"
+    run = approval.root_run_id or approval.run_id
+    output.say(f"{approval.id}: {_kind(approval)}, {_state(approval)}, due {due}, run {run}")
+    for name, said in (("answer", approval.answer), ("comment", approval.comment)):
+        if said:
+            output.say(f"{name}: {said}")
 
 
 @app.command()
@@ -91,18 +100,36 @@ def approve(
 
 @app.command()
 def deny(approval_id: str, *, comment: Comment = "", url: Url = "", as_json: AsJson = False) -> None:
-    """Deny: the run goes on without."""
+    """Deny: the run goes on without; a task's output goes back to the agent with the comment."""
     request = pb.DecideApprovalRequest(approval_id=approval_id, decision=pb.DECISION_DENY, comment=comment)
     _decide(request, url=url, as_json=as_json)
 
 
 @app.command()
 def answer(approval_id: str, text: str, *, comment: Comment = "", url: Url = "", as_json: AsJson = False) -> None:
-    """Answer a question of an agent."""
+    """Answer a question of an agent, or put another output in the place of a task's."""
     request = pb.DecideApprovalRequest(
         approval_id=approval_id, decision=pb.DECISION_ANSWER, answer=text, comment=comment
     )
     _decide(request, url=url, as_json=as_json)
+
+
+@app.command()
+def reassign(
+    approval_id: str,
+    assignee: Annotated[str, typer.Argument(help="Who is asked from now on; empty means anyone.")],
+    *,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give an approval to somebody else."""
+    request = pb.ReassignApprovalRequest(approval_id=approval_id, assignee=assignee)
+    approval = client.call(
+        lambda mesh: mesh.approvals.ReassignApproval(request, timeout=client.UNARY_SECONDS), url=url_of(url)
+    )
+    output = Output(as_json=as_json)
+    output.result(approval)
+    output.say(f"{approval.id}: {approval.assignee or 'anyone'} is asked")
 
 
 @app.command()
@@ -120,8 +147,9 @@ def watch(*, run: Run = "", url: Url = "", as_json: AsJson = False) -> None:
     client.run(work(), url=url)
 
 
-async def _list(url: str, limit: int, state: State, run: str) -> list[pb.Approval]:
-    request = pb.ListApprovalsRequest(state=pb.ApprovalState.Value(f"APPROVAL_STATE_{state.name}"), run_id=run)
+async def _list(url: str, limit: int, state: State, run: str, assignee: str) -> list[pb.Approval]:
+    wanted = pb.ApprovalState.Value(f"APPROVAL_STATE_{state.name}")
+    request = pb.ListApprovalsRequest(state=wanted, run_id=run, assignee=assignee)
     found: list[pb.Approval] = []
     async with client.connect(url) as mesh:
         while len(found) < limit:

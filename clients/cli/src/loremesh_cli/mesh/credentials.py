@@ -20,6 +20,8 @@ class Credentials:
     ingestion: str = field(default_factory=_random)
     agent_owner: str = field(default_factory=_random)
     agent: str = field(default_factory=_random)
+    crew_owner: str = field(default_factory=_random)
+    crew: str = field(default_factory=_random)
     nats: str = field(default_factory=_random)
     s3_access_key_id: str = field(default_factory=lambda: f"loremesh{secrets.token_hex(6)}")
     s3_secret_access_key: str = field(default_factory=_random)

@@ -27,8 +27,10 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "databases": ("postgres",),
     "migrate-ingestion": ("databases",),
     "migrate-agent": ("databases",),
+    "migrate-crew": ("databases",),
     "ingestion": ("postgres", "nats", "migrate-ingestion"),
     "agent": ("postgres", "nats", "migrate-agent"),
+    "crew": ("postgres", "nats", "migrate-crew"),
     "gateway": ("contracts", "configure-gateway", *services.SERVICES),
     "check": ("gateway", "seaweedfs", "local-model"),
 }
@@ -36,6 +38,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 USES: Mapping[str, tuple[str, ...]] = {
     "ingestion": ("seaweedfs", "retrieval", "embedding"),
     "agent": ("local-model", "retrieval", "embedding"),
+    "crew": ("agent",),
     "retrieval": ("embedding",),
 }
 

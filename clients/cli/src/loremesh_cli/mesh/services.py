@@ -6,8 +6,8 @@ from loremesh_cli.mesh.ports import LOOPBACK
 from loremesh_cli.mesh.probes import listens
 from loremesh_cli.mesh.program import Program, package_folder, script
 
-SERVICES = ("embedding", "retrieval", "ingestion", "agent", "edge")
-WITH_DATABASE = ("ingestion", "agent")
+SERVICES = ("embedding", "retrieval", "ingestion", "agent", "crew", "edge")
+WITH_DATABASE = ("ingestion", "agent", "crew")
 
 
 def owner(service: str) -> str:

@@ -89,8 +89,8 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AnswerDelegation(self, request, context):
-        """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts. No HTTP
-        rule: crews answer. Reasons: TASK_NOT_FOUND.
+        """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts.
+        No HTTP rule: crews answer. Reasons: TASK_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,8 +32,8 @@ class TaskServiceStub:
     cancel. Reasons: TASK_NOT_FOUND.
     """
     AnswerDelegation: _aio.UnaryUnaryMultiCallable[_task_pb2.AnswerDelegationRequest, _task_pb2.AnswerDelegationResponse]
-    """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts. No HTTP
-    rule: crews answer. Reasons: TASK_NOT_FOUND.
+    """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts.
+    No HTTP rule: crews answer. Reasons: TASK_NOT_FOUND.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -78,8 +78,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.AnswerDelegationRequest,
         context: _aio.ServicerContext[_task_pb2.AnswerDelegationRequest, _abc.Awaitable[_task_pb2.AnswerDelegationResponse]],
     ) -> _abc.Awaitable[_task_pb2.AnswerDelegationResponse]:
-        """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts. No HTTP
-        rule: crews answer. Reasons: TASK_NOT_FOUND.
+        """Tells a waiting task what came of work it handed on. Idempotent by `delegation_id`: the first answer counts.
+        No HTTP rule: crews answer. Reasons: TASK_NOT_FOUND.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _aio.Server) -> None: ...

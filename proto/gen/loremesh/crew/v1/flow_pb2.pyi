@@ -86,6 +86,7 @@ class Flow(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id, chosen at creation; empty then makes one. Letters, digits, `-` and `_`, at most 64."""
     name: _builtins.str
@@ -100,6 +101,10 @@ class Flow(_message.Message):
     """Whether it came with Loremesh. Output only."""
     etag: _builtins.str
     """Changes with every revision; send it back to update only what was read."""
+    output: _builtins.str
+    """Output of its runs: text with placeholders as in CrewWork, filled at the end, at most 16,000 characters. Empty means
+    the last output there was.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___FlowState]:
         """Its states, 1 to 200."""
@@ -150,10 +155,11 @@ class Flow(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "example_inputs", b"example_inputs", "inputs_schema", b"inputs_schema", "limits", b"limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "description", b"description", "etag", b"etag", "example_inputs", b"example_inputs", "id", b"id", "inputs_schema", b"inputs_schema", "limits", b"limits", "max_iterations", b"max_iterations", "name", b"name", "revision", b"revision", "states", b"states", "transitions", b"transitions", "update_time", b"update_time", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "description", b"description", "etag", b"etag", "example_inputs", b"example_inputs", "id", b"id", "inputs_schema", b"inputs_schema", "limits", b"limits", "max_iterations", b"max_iterations", "name", b"name", "output", b"output", "revision", b"revision", "states", b"states", "transitions", b"transitions", "update_time", b"update_time", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -151,7 +151,7 @@ class PostgresChatJobs:
             before = await _before(connection, turn.claim, again=again)
             if before:
                 return before
-            await admit(connection, limit=self._waiting_limit)
+            await self._admit(connection)
             conversation_id = turn.conversation_id or turn.new_conversation_id
             if busy is BusyPolicy.INTERRUPT and turn.conversation_id:
                 await _interrupt(connection, turn.conversation_id)
@@ -183,6 +183,11 @@ class PostgresChatJobs:
                 made = json.dumps([job_id, conversation_id]).encode()
                 await remember(connection, key=turn.claim.key, method=turn.claim.method, response=made)
         return job_id, conversation_id
+
+    async def _admit(self, connection: AsyncConnection[Row]) -> None:
+        row = await (await connection.execute(_WAITING, [self._waiting_limit])).fetchone()
+        if row and row["jobs"] >= self._waiting_limit:
+            raise QueueFull(limit=self._waiting_limit)
 
     async def get(self, job_id: str) -> ChatJob:
         """See ports.ChatJobStore."""
@@ -246,13 +251,6 @@ class PostgresChatJobs:
                 await connection.execute(_PURGE_TASKS, ids)
                 await connection.execute(_PURGE, ids)
         return len(rows)
-
-
-async def admit(connection: AsyncConnection[Row], *, limit: int) -> None:
-    """Raise QueueFull where `limit` jobs of the tenant wait."""
-    row = await (await connection.execute(_WAITING, [limit])).fetchone()
-    if row and row["jobs"] >= limit:
-        raise QueueFull(limit=limit)
 
 
 async def end(connection: AsyncConnection[Row], job_id: str, status: Status, terminal: Cancelled | Failed) -> None:

@@ -6,7 +6,7 @@ from loremesh_kit import eventlog
 from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import FenceLost, Job, complete
 from loremesh_kit.postgres import Database, Row
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 
 from loremesh_agent.adapters.postgres_chat_jobs import end
 from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
@@ -51,8 +51,11 @@ class PostgresChatWork:
     async def begin(self, job: Job) -> AskedInBackground:
         """See ports.ChatWork."""
         async with self._database.transaction() as connection:
-            await check(connection, job)
-            row = await (await connection.execute(_BEGIN, {"id": job.id})).fetchone()
+            async with connection.pipeline():
+                ours = await held(connection, job)
+                begun = await connection.execute(_BEGIN, {"id": job.id})
+                await confirm(ours, job)
+                row = await begun.fetchone()
             if row is None:
                 raise ConversationNotFound(job.subject_id)
             if row["state"] != "IN_PROGRESS":
@@ -106,8 +109,17 @@ class PostgresChatWork:
 
 async def check(connection: AsyncConnection[Row], job: Job) -> None:
     """Raise FenceLost unless the job is ours, and keep it so until the transaction ends."""
-    parameters = {"id": job.id, "tenant": job.tenant, "fence": job.fence}
-    if await (await connection.execute(_OURS, parameters)).fetchone() is None:
+    await confirm(await held(connection, job), job)
+
+
+async def held(connection: AsyncConnection[Row], job: Job) -> AsyncCursor[Row]:
+    """Ask whether the job is ours, and keep it so; in a pipeline `confirm` may come after what is written."""
+    return await connection.execute(_OURS, {"id": job.id, "tenant": job.tenant, "fence": job.fence})
+
+
+async def confirm(ours: AsyncCursor[Row], job: Job) -> None:
+    """Raise FenceLost unless it is."""
+    if await ours.fetchone() is None:
         raise FenceLost(job.id)
 
 
@@ -116,6 +128,6 @@ async def append(
 ) -> None:
     """Write events to the job's log, without passages of documents that are forgotten."""
     known = await quote(connection, answer_id, quoted(happened))
-    for each in happened:
-        kind, payload = entry(without_forgotten(each, known))
-        await eventlog.append(connection, run_id=job.id, kind=kind, payload=payload, attempt=attempt)
+    told = (entry(without_forgotten(each, known)) for each in happened)
+    entries = [eventlog.Entry(kind=kind, payload=payload, attempt=attempt) for kind, payload in told]
+    await eventlog.append_all(connection, run_id=job.id, entries=entries)

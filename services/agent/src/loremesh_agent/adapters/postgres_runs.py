@@ -6,11 +6,12 @@ from loremesh_kit import jobs
 from loremesh_kit.jobs import FenceLost, Job, complete
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
+from psycopg.errors import ForeignKeyViolation
 from psycopg.types.json import Jsonb
 
 from loremesh_agent.adapters import postgres_approvals, postgres_delegations, postgres_steps, task_facts
 from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
-from loremesh_agent.adapters.postgres_chat_work import END, append, check
+from loremesh_agent.adapters.postgres_chat_work import END, append, check, confirm, held
 from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_turns import write_end
 from loremesh_agent.domain.approvals import State as ApprovalState
@@ -74,9 +75,14 @@ class PostgresRuns:
 
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
-        async with self._database.transaction() as connection:
-            await check(connection, job)
-            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+        try:
+            async with self._database.transaction() as connection, connection.pipeline():
+                ours = await held(connection, job)
+                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                await confirm(ours, job)
+        except ForeignKeyViolation:
+            # Its conversation was deleted, and the job with it.
+            raise FenceLost(job.id) from None
 
     async def park(self, job: Job, change: Change, waiting: WaitingFor, *, answer_id: str, attempt: int) -> bool:
         """See ports.RunWork."""
@@ -106,14 +112,16 @@ class PostgresRuns:
         """See ports.RunWork."""
         async with self._database.transaction() as connection:
             await complete(connection, job)
-            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-            await postgres_approvals.cancel_of_run(connection, job.id)
-            row = await (await connection.execute(END, {"id": job.id, "state": finished.state})).fetchone()
-            task_id = row["task_id"] if row else None
-            if not await write_end(connection, answer_id, finished):
-                raise FenceLost(job.id)
-            await forget_steps(connection, job.id, answer_id)
-            await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
+            async with connection.pipeline():
+                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                ended = await connection.execute(END, {"id": job.id, "state": finished.state})
+                await postgres_approvals.cancel_of_run(connection, job.id)
+                if not await write_end(connection, answer_id, finished):
+                    raise FenceLost(job.id)
+                row = await ended.fetchone()
+                task_id = row["task_id"] if row else None
+                await forget_steps(connection, job.id, answer_id)
+                await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
             if task_id is None:
                 await go_on_with_next(connection, job.subject_id)
 

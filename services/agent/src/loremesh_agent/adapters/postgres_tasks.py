@@ -15,7 +15,6 @@ from loremesh_agent.adapters.postgres_chat_jobs import (
     KIND,
     LEASE_BEYOND_DEADLINE,
     MAX_ATTEMPTS,
-    admit,
     end,
     with_answer,
 )
@@ -23,15 +22,18 @@ from loremesh_agent.adapters.postgres_delegations import open_of_run
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.events import Cancelled
 from loremesh_agent.domain.tasks import Task
-from loremesh_agent.errors import TaskNotFound
+from loremesh_agent.errors import QueueFull, TaskNotFound
 from loremesh_agent.ports import NewTask
 
 # All of it or nothing, in one round trip.
 _ACCEPT = """
-WITH task AS (
-    INSERT INTO tasks (id, run_id, root_run_id, name, request_hash, memory_run_id) VALUES (
-        %(task_id)s, %(run_id)s, %(root_run_id)s, %(name)s, %(request_hash)s, %(memory_run_id)s
-    ) ON CONFLICT DO NOTHING RETURNING id
+WITH waiting AS (
+    SELECT count(*) AS jobs FROM (SELECT FROM chat_jobs WHERE status = 'QUEUED' LIMIT %(limit)s) AS queued
+), task AS (
+    INSERT INTO tasks (id, run_id, root_run_id, name, request_hash, memory_run_id)
+    SELECT %(task_id)s, %(run_id)s, %(root_run_id)s, %(name)s, %(request_hash)s, %(memory_run_id)s
+    FROM waiting WHERE jobs < %(limit)s
+    ON CONFLICT DO NOTHING RETURNING id
 ), conversation AS (
     INSERT INTO conversations (id, title, agent_id, attributes, message_count, hidden)
     SELECT %(conversation_id)s, '', %(agent_id)s, '{}', 2, true FROM task
@@ -65,8 +67,8 @@ FROM chat_jobs WHERE id = (SELECT run_id FROM tasks WHERE tasks.id = %(task_id)s
 """  # noqa: S608 - made of constants
 
 
-class _Known(Exception):
-    """There is a task of this id."""
+class _NotMade(Exception):
+    """There is a task of this id, or no room for one."""
 
 
 class PostgresTasks:
@@ -81,17 +83,17 @@ class PostgresTasks:
     async def create(self, new: NewTask) -> Task:
         """See ports.TaskStore."""
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.transaction() as connection, connection.pipeline():
                 job = await self._accept(connection, new)
-        except _Known:
-            return await self.known(new.order.task_id, request_hash=new.request_hash) or await self.create(new)
+        except _NotMade:
+            known = await self.known(new.order.task_id, request_hash=new.request_hash)
+            if known is None:
+                raise QueueFull(limit=self._waiting_limit) from None
+            return known
         return Task(id=new.order.task_id, job=job)
 
     async def _accept(self, connection: AsyncConnection[Row], new: NewTask) -> ChatJob:
         order, conversation_id = new.order, new_id()
-        if await (await connection.execute(_KNOWN, {"task_id": order.task_id})).fetchone():
-            raise _Known
-        await admit(connection, limit=self._waiting_limit)
         run_id = await jobs.enqueue(
             connection,
             kind=KIND,
@@ -116,11 +118,12 @@ class PostgresTasks:
             "message": order.message,
             "request": new.request,
             "seconds": self._seconds,
+            "limit": self._waiting_limit,
             "lease": self._seconds + LEASE_BEYOND_DEADLINE,
         }
         row = await (await connection.execute(_ACCEPT, parameters)).fetchone()
         if row is None:
-            raise _Known
+            raise _NotMade
         return ChatJob(
             id=run_id,
             status=Status.QUEUED,

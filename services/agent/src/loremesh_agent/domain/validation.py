@@ -66,7 +66,7 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
         return "a number in it is not finite."
     if size > MAX_SCHEMA_BYTES:
         return f"it has {size} bytes, more than {MAX_SCHEMA_BYTES}."
-    if _depth(schema) > MAX_SCHEMA_DEPTH:
+    if depth(schema) > MAX_SCHEMA_DEPTH:
         return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels."
     if schema.get("type") != "object":
         return "its type must be object."
@@ -103,7 +103,8 @@ def _fault(field: str, problem: str) -> Fault:
     return Fault(field, AgentInvalid(problem))
 
 
-def _depth(value: object) -> int:
+def depth(value: object) -> int:
+    """Levels of objects and lists, without recursion: the value is a stranger's."""
     deepest, level = 0, [value]
     while level:
         deepest += 1

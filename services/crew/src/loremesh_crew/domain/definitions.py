@@ -305,6 +305,8 @@ class Flow:
     max_iterations: int = 100
     limits: RunLimits = field(default_factory=RunLimits)
     inputs_schema: Mapping[str, Any] | None = None
+    # Text of its runs' output, with placeholders; empty: the last output there was.
+    output: str = ""
     example_inputs: Mapping[str, Any] | None = None
     built_in: bool = False
     create_time: datetime | None = None

@@ -1,0 +1,255 @@
+"""Runs decided on a real Postgres, by one and by several at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from loremesh_crew.adapters.memory_tasks import MemoryTasks
+from loremesh_crew.domain.definitions import Crew
+from loremesh_crew.domain.machine import (
+    CancelAsked,
+    PauseAsked,
+    ResumeAsked,
+    RunStatus,
+    TaskEnded,
+    TaskOutcome,
+    TaskStatus,
+)
+from loremesh_crew.errors import RunNotFound, TaskRefused
+from loremesh_kit import identity
+from loremesh_kit.clock import SystemClock
+from loremesh_kit.errors import AttemptsExhausted, DependencyUnavailable
+from loremesh_kit.jobs import FenceLost
+from loremesh_kit.testing import DatabaseUrls, caller
+
+from .run_doubles import Parts, done, parts
+
+pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
+
+
+@pytest.fixture
+async def these(database_urls: DatabaseUrls, nats_url: str, who: identity.Identity) -> AsyncIterator[Parts]:
+    del who
+    async with parts(database_urls.plain, nats_url, MemoryTasks()) as made:
+        yield made
+
+
+def ended(task_id: str, outcome: TaskOutcome | None = None) -> TaskEnded:
+    return TaskEnded(time=SystemClock().now(), task_id=task_id, outcome=outcome or done())
+
+
+async def test_a_run_is_decided_event_by_event_to_its_end(these):
+    run_id = await these.begin(tasks=2)
+    await these.do("start-task")
+    await these.running.apply(run_id, [ended(f"{run_id}.1", done("one"))])
+    await these.running.apply(run_id, [ended(f"{run_id}.2", done("two"))])
+
+    run = await these.views.get(run_id)
+    assert (run.status, run.decisions, run.last_seq) == (RunStatus.COMPLETED, 3, 6)
+    assert run.finish_time is not None
+    assert await these.kinds(run_id) == [
+        "run_started", "task_started", "task_finished", "task_started", "task_finished", "completed",
+    ]  # fmt: skip
+    (listed,) = await these.views.page(after=None, limit=9, definition_id="c", status=None, children=False)
+    assert (listed.output, listed.usage.input_tokens) == ("one two", 6)
+    assert await these.database.fetch("SELECT FROM run_tasks") == []
+
+
+async def test_ten_tasks_that_end_at_once_are_all_counted(these):
+    run_id = await these.begin(tasks=10, at_once=10)
+    assert await these.owed() == ["start-task"] * 10
+    async with asyncio.TaskGroup() as group:
+        for n in range(1, 11):
+            group.create_task(these.running.apply(run_id, [ended(f"{run_id}.{n}", done(str(n)))]))
+
+    run = await these.views.get(run_id)
+    assert run.status is RunStatus.COMPLETED
+    assert len(run.state.done) == 10
+    assert (await these.kinds(run_id)).count("completed") == 1
+    assert [each.number for each in await these.views.history(run_id, after=0, limit=99)] == list(range(1, 12))
+
+
+async def test_an_event_twice_is_an_event_once(these):
+    run_id = await these.begin(tasks=2)
+    for _ in range(2):
+        await these.running.apply(run_id, [ended(f"{run_id}.1")])
+
+    run = await these.views.get(run_id)
+    assert (run.decisions, run.state.done) == (2, (f"{run_id}.1",))
+    assert await these.owed() == ["start-task"] * 2
+
+
+async def test_nothing_comes_after_the_end(these):
+    run_id = await these.begin(tasks=1)
+    await these.running.apply(run_id, [ended(f"{run_id}.1")])
+    before = await these.views.get(run_id)
+    await these.running.apply(run_id, [CancelAsked(time=SystemClock().now()), ended(f"{run_id}.1")])
+
+    assert await these.views.get(run_id) == before
+
+
+async def test_a_start_whose_worker_died_before_its_end_is_done_again_and_is_one_task(these):
+    run_id = await these.begin(tasks=1)
+    first = await these.job("start-task")
+    second = await these.job("start-task")
+    with pytest.raises(FenceLost):
+        await these.errands.handlers()["start-task"](first)
+    await these.errands.handlers()["start-task"](second)
+
+    assert list(these.tasks.requests) == [f"{run_id}.1"]
+    assert these.tasks.created == 2
+    assert these.tasks.roots == {f"{run_id}.1": run_id}
+
+
+async def test_what_is_done_at_once_needs_no_fact(these):
+    these.tasks.script = lambda task_id, request: done(request.message)
+    run_id = await these.begin(tasks=1, topic="tea")
+    await these.do("start-task")
+
+    assert (await these.views.get(run_id)).state.end.output == "tea 1"
+
+
+async def test_a_task_that_is_refused_has_failed(these):
+    these.tasks.script = lambda task_id, request: TaskRefused("AGENT_NOT_FOUND", "There is none.")
+    run_id = await these.begin(tasks=1)
+    await these.do("start-task")
+
+    assert (await these.views.get(run_id)).state.outputs == {f"{run_id}.1": "AGENT_NOT_FOUND"}
+
+
+async def test_a_start_that_is_given_up_has_failed(these):
+    run_id = await these.begin(tasks=1)
+    job = await these.job("start-task")
+    async with these.database.transaction() as connection:
+        await these.errands.give_up(connection, job, AttemptsExhausted(attempts=8))
+
+    assert (await these.views.get(run_id)).state.outputs == {f"{run_id}.1": "ATTEMPTS_EXHAUSTED"}
+
+
+async def test_a_start_that_finds_nobody_is_tried_again(these):
+    await these.begin(tasks=1)
+    these.tasks.failures.append(DependencyUnavailable("agent"))
+    with pytest.raises(DependencyUnavailable):
+        await these.do("start-task")
+    await these.do("start-task")
+
+    assert these.tasks.created == 2
+
+
+async def test_a_task_cancelled_before_it_began_never_begins(these):
+    run_id = await these.begin(tasks=1)
+    await these.running.apply(run_id, [CancelAsked(time=SystemClock().now(), comment="enough")])
+    assert (await these.views.get(run_id)).status is RunStatus.CANCELLING
+    await these.do("cancel-task")
+    assert (await these.views.get(run_id)).status is RunStatus.CANCELLED
+    await these.do("start-task")
+
+    assert these.tasks.requests == {}
+    assert await these.kinds(run_id) == ["run_started", "task_started", "cancelling", "task_finished", "cancelled"]
+
+
+async def test_a_task_cancelled_while_it_is_begun_is_stopped(these):
+    run_id = await these.begin(tasks=1)
+    create = these.tasks.create
+
+    async def slowly(task_id, request, *, root_run_id):
+        await these.running.apply(run_id, [CancelAsked(time=SystemClock().now())])
+        await these.do("cancel-task")
+        return await create(task_id, request, root_run_id=root_run_id)
+
+    these.tasks.create = slowly
+    await these.do("start-task")
+
+    assert these.tasks.standings[f"{run_id}.1"].outcome == TaskOutcome(status=TaskStatus.CANCELLED)
+    assert (await these.views.get(run_id)).status is RunStatus.CANCELLED
+
+
+async def test_a_paused_run_begins_nothing_new_until_it_goes_on(these):
+    run_id, now = await these.begin(tasks=2), SystemClock().now()
+    await these.running.apply(run_id, [PauseAsked(time=now), ended(f"{run_id}.1")])
+    assert await these.owed() == ["start-task"]
+    await these.running.apply(run_id, [ResumeAsked(time=now)])
+
+    assert await these.owed() == ["start-task"] * 2
+
+
+async def test_a_child_run_is_begun_once_and_its_end_told(these):
+    run_id = await these.begin(tasks=0, child={"tasks": 1})
+    first = await these.job("start-child")
+    again = await these.job("start-child")
+    with pytest.raises(FenceLost):
+        await these.errands.handlers()["start-child"](first)
+    await these.errands.handlers()["start-child"](again)
+    child_id = f"{run_id}.1"
+    child = await these.views.get(child_id)
+    assert (child.parent_run_id, child.pinned.root_run_id, child.parent_state) == (run_id, run_id, "s")
+    await these.running.apply(child_id, [ended(f"{child_id}.1", done("from below"))])
+    await these.do("tell-parent")
+
+    parent = await these.views.get(run_id)
+    assert (parent.status, parent.state.end.output) == (RunStatus.COMPLETED, "from below")
+    assert await these.owed() == ["start-task"]
+    assert [each.id for each in await these.views.tree(run_id, limit=9)] == [run_id, child_id]
+
+
+async def test_a_child_of_a_cancelled_run_is_cancelled_whichever_comes_first(these):
+    for order in (["start-child", "steer-child"], ["steer-child", "start-child"]):
+        run_id = await these.begin(tasks=0, child={"tasks": 1})
+        await these.running.apply(run_id, [CancelAsked(time=SystemClock().now())])
+        for kind in order:
+            await these.do(kind)
+        await these.do("cancel-task")
+        await these.do("tell-parent")
+
+        assert (await these.views.get(f"{run_id}.1")).status is RunStatus.CANCELLED
+        assert (await these.views.get(run_id)).status is RunStatus.CANCELLED
+
+
+async def test_a_timer_fires_as_a_job_that_waits(these):
+    run_id = await these.begin(tasks=1, pause=3600)
+    (row,) = await these.database.fetch("SELECT due_at > now() + interval '50 min' AS later FROM jobs")
+    assert row["later"]
+    await these.do("timer")
+
+    assert await these.owed() == ["start-task"]
+    assert (await these.views.get(run_id)).state.begun == 1
+
+
+async def test_what_is_owed_is_owed_to_whose_run_it_is(these):
+    run_id = await these.begin(tasks=2, principal="ada")
+    with caller(principal="bob"):
+        await these.running.apply(run_id, [ended(f"{run_id}.1")])
+
+    rows = await these.database.fetch("SELECT DISTINCT principal FROM jobs")
+    assert [row["principal"] for row in rows] == ["ada"]
+
+
+async def test_another_tenant_has_no_such_run(these):
+    run_id = await these.begin(tasks=1)
+    with caller(tenant="other"):
+        await these.running.apply(run_id, [CancelAsked(time=SystemClock().now())])
+        with pytest.raises(RunNotFound):
+            await these.views.get(run_id)
+
+    assert (await these.views.get(run_id)).decisions == 1
+
+
+async def test_memories_of_a_run_are_forgotten_at_its_end(these):
+    run_id = await these.begin(tasks=1, crew=Crew(id="c", memory=True))
+    await these.running.apply(run_id, [ended(f"{run_id}.1")])
+    await these.do("forget-run")
+
+    assert these.tasks.forgotten == [(run_id, ("crew.c",))]
+
+
+async def test_runs_are_purged_when_their_days_are_over(these):
+    run_id, other = await these.begin(tasks=1), await these.begin(tasks=1)
+    await these.running.apply(run_id, [ended(f"{run_id}.1")])
+    assert await these.views.purge() == 0
+    await these.database.fetch("UPDATE runs SET finish_time = now() - interval '31 days' WHERE id = %s", [run_id])
+
+    assert await these.views.purge() == 1
+    with pytest.raises(RunNotFound):
+        await these.views.get(run_id)
+    assert await these.views.events(run_id, after_seq=0, limit=9) == []
+    assert (await these.views.get(other)).id == other

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
@@ -25,12 +25,13 @@ _POLL_SECONDS = 1.0
 # Locking the head until the commit makes numbers visible in order: nobody sees 8 before 7.
 _APPEND = """
 WITH head AS (
-    INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%(tenant)s, %(run_id)s, 1)
-    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + 1, last_at = now()
+    INSERT INTO event_heads (tenant, run_id, last_seq) VALUES (%(tenant)s, %(run_id)s, %(count)s)
+    ON CONFLICT (tenant, run_id) DO UPDATE SET last_seq = event_heads.last_seq + %(count)s, last_at = now()
     RETURNING last_seq
 )
 INSERT INTO events (tenant, run_id, seq, kind, payload, attempt, path)
-SELECT %(tenant)s, %(run_id)s, last_seq, %(kind)s, %(payload)s, %(attempt)s, %(path)s FROM head
+SELECT %(tenant)s, %(run_id)s, last_seq - %(count)s + number, told.kind, told.payload, %(attempt)s, %(path)s
+FROM head, unnest(%(kinds)s::text[], %(payloads)s::jsonb[]) WITH ORDINALITY AS told (kind, payload, number)
 RETURNING seq
 """
 
@@ -89,20 +90,42 @@ async def append(
     path: Sequence[str] = (),
 ) -> int:
     """Write the next event of a run of the caller's tenant, in the caller's transaction; returns its number."""
-    cursor = await connection.execute(
-        _APPEND,
-        {
-            "tenant": identity.current().tenant,
-            "run_id": run_id,
-            "kind": kind,
-            "payload": Jsonb(dict(payload)),
-            "attempt": attempt,
-            "path": list(path),
-        },
-    )
+    cursor = await _append(connection, run_id, [(kind, payload)], attempt, path)
     row = await cursor.fetchone()
-    touch(connection, _topic(run_id))
     return int(row["seq"]) if row else 0
+
+
+async def append_all(
+    connection: AsyncConnection[Row],
+    *,
+    run_id: str,
+    told: Sequence[tuple[str, Mapping[str, Any]]],
+    attempt: int = 1,
+    path: Sequence[str] = (),
+) -> None:
+    """Write the next events of a run, each a kind and a payload, in one statement; see `append`."""
+    if told:
+        await _append(connection, run_id, told, attempt, path)
+
+
+async def _append(
+    connection: AsyncConnection[Row],
+    run_id: str,
+    told: Sequence[tuple[str, Mapping[str, Any]]],
+    attempt: int,
+    path: Sequence[str],
+) -> AsyncCursor[Row]:
+    parameters = {
+        "tenant": identity.current().tenant,
+        "run_id": run_id,
+        "count": len(told),
+        "kinds": [kind for kind, _ in told],
+        "payloads": [Jsonb(dict(payload)) for _, payload in told],
+        "attempt": attempt,
+        "path": list(path),
+    }
+    touch(connection, _topic(run_id))
+    return await connection.execute(_APPEND, parameters)
 
 
 async def read(connection: AsyncConnection[Row], *, run_id: str, after_seq: int, limit: int) -> list[Event]:
@@ -154,7 +177,7 @@ async def tail(
             for row in rows:
                 yield Event(**row)
                 after_seq, quiet_since = row["seq"], time.monotonic()
-            if not rows:
+            if len(rows) < _PAGE:
                 await _wait(nudged, heartbeat - (time.monotonic() - quiet_since))
             if time.monotonic() - quiet_since >= heartbeat:
                 yield Heartbeat()

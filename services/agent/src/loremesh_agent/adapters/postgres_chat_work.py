@@ -108,6 +108,5 @@ async def append(
 ) -> None:
     """Write events to the job's log, without passages of documents that are forgotten."""
     known = await quote(connection, answer_id, quoted(happened))
-    for each in happened:
-        kind, payload = entry(without_forgotten(each, known))
-        await eventlog.append(connection, run_id=job.id, kind=kind, payload=payload, attempt=attempt)
+    told = [entry(without_forgotten(each, known)) for each in happened]
+    await eventlog.append_all(connection, run_id=job.id, told=told, attempt=attempt)

@@ -67,7 +67,8 @@ class PostgresRuns:
 
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
-        async with self._database.transaction() as connection:
+        # In few round trips: what is told here is waited for between any two steps.
+        async with self._database.transaction() as connection, connection.pipeline():
             await check(connection, job)
             await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
 
@@ -98,13 +99,15 @@ class PostgresRuns:
     async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
         async with self._database.transaction() as connection:
+            # What counts rows cannot be in a pipeline, which does not know them yet.
             await complete(connection, job)
-            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-            await postgres_approvals.cancel_of_run(connection, job.id)
-            await connection.execute(END, {"id": job.id, "state": finished.state})
-            if not await write_end(connection, answer_id, finished):
-                raise FenceLost(job.id)
-            await forget_steps(connection, job.id, answer_id)
+            async with connection.pipeline():
+                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                await postgres_approvals.cancel_of_run(connection, job.id)
+                await connection.execute(END, {"id": job.id, "state": finished.state})
+                if not await write_end(connection, answer_id, finished):
+                    raise FenceLost(job.id)
+                await forget_steps(connection, job.id, answer_id)
             await go_on_with_next(connection, job.subject_id)
 
     async def leave(self, job: Job, step: Step) -> None:

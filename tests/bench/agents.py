@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _prepare(client: httpx.Client) -> None:
 
 
 def _steps(client: httpx.Client, base_url: str) -> None:
-    """The whole call through the gateway, less what the provider takes for the two answers."""
+    """From the run's first event to its last, less what the provider takes for the two answers."""
     asked: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
     answered = [*asked, {"role": "tool", "tool_call_id": "c1", "content": "42"}]
 
@@ -63,15 +64,25 @@ def _steps(client: httpx.Client, base_url: str) -> None:
             body = {"model": "acting", "stream": True, "messages": messages}
             client.post(f"{base_url}/chat/completions", json=body).raise_for_status()
 
+    in_run = []
+
     def ours(_: int) -> None:
-        answer = client.post("/api/v1/chat", json={"agent_id": "acting", "message": QUESTION}).raise_for_status()
-        assert answer.json()["usage"]["tool_calls"] == 1
+        answer = client.post("/api/v1/chat", json={"agent_id": "acting", "message": QUESTION}).raise_for_status().json()
+        assert answer["usage"]["tool_calls"] == 1
+        events = client.get(f"/api/v1/chat/jobs/{answer['run_id']}/history").raise_for_status().json()["events"]
+        begun, ended = (datetime.fromisoformat(events[at]["time"]) for at in (0, -1))
+        in_run.append((ended - begun).total_seconds() * 1000)
+
+    def called(_: int) -> None:
+        client.post("/api/v1/chat", json={"agent_id": "acting", "message": QUESTION}).raise_for_status()
 
     direct = measure.p50(measure.milliseconds(theirs, range(RUNS + WARM))[WARM:])
-    through = measure.p50(measure.milliseconds(ours, range(RUNS + WARM))[WARM:])
-    step = (through - direct) / STEPS
-    measure.row("a run with one tool call through the gateway, ms p50", f"{through:.1f}", "-", met=True)
-    measure.row("a step of it beyond the provider's own, ms p50", f"{step:.1f}", "<= 8", met=step <= 8)
+    whole = measure.p50(measure.milliseconds(called, range(RUNS + WARM))[WARM:])
+    measure.milliseconds(ours, range(RUNS))
+    step = (measure.p50(in_run) - direct) / STEPS
+    measure.row("two answers of the provider that answers at once, ms p50", f"{direct:.1f}", "-", met=True)
+    measure.row("a call with one tool through the gateway, ms p50", f"{whole:.1f}", "-", met=True)
+    measure.row("a step of its run beyond the provider's own, ms p50", f"{step:.1f}", "<= 8", met=step <= 8)
 
 
 def _relay(client: httpx.Client, mesh: Mesh) -> None:
@@ -99,7 +110,8 @@ def _flood(client: httpx.Client) -> None:
         if line.startswith(b"data: "):
             event = json.loads(line[6:])
             text.append(event.get("text_delta", {}).get("text", ""))
-    if "".join(text).split() != [f"word{number}" for number in range(FLOOD)] or b'"completed"' not in raw:
+    # Behind the tokens stands that no passage supports them.
+    if "".join(text).split()[:FLOOD] != [f"word{number}" for number in range(FLOOD)] or b'"completed"' not in raw:
         raise SystemExit("tokens were lost on the way")
 
 
@@ -178,9 +190,11 @@ async def _until_text(lines: AsyncIterator[bytes]) -> None:
 
 async def _seen(client: httpx.AsyncClient, provider_url: str, word: str) -> float:
     async with asyncio.timeout(30):
-        while (left := (await client.get(f"{provider_url}/left/{word}")).json()) is None:
+        while True:
+            left = (await client.get(f"{provider_url}/left/{word}")).json()
+            if left is not None:
+                return float(left)
             await asyncio.sleep(0.01)
-    return float(left)
 
 
 @asynccontextmanager
@@ -203,9 +217,12 @@ async def _streaming(mesh: Mesh, **request: str) -> AsyncIterator[AsyncIterator[
 
 def main() -> None:
     """Run these alone, on a mesh of their own."""
-    with tempfile.TemporaryDirectory(prefix="loremesh-bench-") as place, provider() as base_url:
-        with running(Path(place) / "mesh", base_url=base_url) as (mesh, _):
-            acting(mesh, base_url)
+    with (
+        tempfile.TemporaryDirectory(prefix="loremesh-bench-") as place,
+        provider() as base_url,
+        running(Path(place) / "mesh", base_url=base_url) as (mesh, _),
+    ):
+        acting(mesh, base_url)
 
 
 if __name__ == "__main__":

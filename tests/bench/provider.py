@@ -6,7 +6,7 @@ paced    first token after FIRST seconds, then all TOKENS of them
 acting   at once: asks for the calculator, and answers once that has
 flood    FLOOD tokens at once
 steady   STEADY tokens, one each PACE seconds
-endless  a token each PACE seconds, until nobody listens; GET /left/WORD says when that was, of the question with that word
+endless  a token each PACE seconds, until nobody listens; GET /left/WORD says when that was, of the question with WORD
 """
 
 import asyncio
@@ -59,47 +59,43 @@ class Provider:
             async for event in _answer(request):
                 if leaving.done():
                     break
-                writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-                await writer.drain()
+                if event:
+                    writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+                    await writer.drain()
             if leaving.done():
                 word = _WORD.search(request["messages"][-1]["content"])
                 self._left[word[0] if word else ""] = time.monotonic()
                 return False
         finally:
             leaving.cancel()
+            await asyncio.wait({leaving})
         writer.write(b"0\r\n\r\n")
         return True
 
 
 async def _answer(request: dict[str, Any]) -> AsyncIterator[bytes]:
-    match request["model"]:
-        case "acting" if request["messages"][-1]["role"] != "tool":
-            function = {"name": "calculator", "arguments": '{"expression": "6 * 7"}'}
-            yield _event({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]})
-            yield _event({}, finish="tool_calls") + b"data: [DONE]\n\n"
-            return
-        case "acting":
-            yield _event({"content": "42."})
-        case "flood":
-            tokens = [_event({"content": f"word{number} "}) for number in range(FLOOD)]
-            for start in range(0, FLOOD, 10):
-                yield b"".join(tokens[start : start + 10])
-        case "steady":
-            for number in range(STEADY):
-                await asyncio.sleep(PACE)
-                yield _event({"content": f"word{number} "})
-        case "endless":
-            while True:
-                yield _event({"content": "word "})
-                # Whoever leaves is noticed soon.
-                for _ in range(20):
-                    await asyncio.sleep(PACE / 20)
-                    yield b": \n\n"
-        case _:
-            await asyncio.sleep(FIRST)
-            for number in range(TOKENS):
-                yield _event({"content": f"word{number} "})
+    model = request["model"]
+    if model == "acting" and request["messages"][-1]["role"] != "tool":
+        function = {"name": "calculator", "arguments": '{"expression": "6 * 7"}'}
+        yield _event({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]})
+        yield _event({}, finish="tool_calls") + b"data: [DONE]\n\n"
+        return
+    if model == "paced":
+        await asyncio.sleep(FIRST)
+    tokens = {"acting": 1, "flood": FLOOD, "steady": STEADY, "endless": sys.maxsize}.get(model, TOKENS)
+    for number in range(tokens):
+        if model in {"steady", "endless"}:
+            async for silence in _pause():
+                yield silence
+        yield _event({"content": f"word{number} "})
     yield _event({}, finish="stop") + b"data: [DONE]\n\n"
+
+
+async def _pause() -> AsyncIterator[bytes]:
+    """PACE seconds in short steps: whoever leaves meanwhile is noticed."""
+    for _ in range(10):
+        await asyncio.sleep(PACE / 10)
+        yield b""
 
 
 def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:

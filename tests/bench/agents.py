@@ -142,12 +142,13 @@ async def _crowd(mesh: Mesh) -> None:
 async def _steady(mesh: Mesh) -> float:
     """Seconds between a stream's first and last token."""
     times: list[float] = []
+    last = b""
     async with _streaming(mesh, agent_id="steady", message=QUESTION) as lines:
         async for line in lines:
-            times += [time.perf_counter()] * (b'"text_delta"' in line)
-            whole = b'"completed"' in line
-    if len(times) != STEADY or not whole:
-        raise SystemExit("a stream was not whole")
+            times += [time.perf_counter()] * (b'"text_delta"' in line and b"word" in line)
+            last = line if line.strip() not in {b"", b"0"} else last
+    if len(times) != STEADY or b'"completed"' not in last:
+        raise SystemExit(f"a stream was not whole, {len(times)} of {STEADY}: {last.decode()}")
     return times[-1] - times[0] + PACE
 
 

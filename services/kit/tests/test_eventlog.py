@@ -58,6 +58,20 @@ async def test_a_failed_transaction_leaves_no_gap(database):
     assert await append(database) == [2]
 
 
+async def test_events_told_together_are_numbered_in_their_order(database):
+    told = [("a", {"n": 0}), ("b", {}), ("c", {"x": "ไทย"})]
+    await append(database, count=2)
+    async with database.transaction() as connection:
+        await eventlog.append_all(connection, run_id="run", told=told, attempt=2, path=["task"])
+        await eventlog.append_all(connection, run_id="run", told=[])
+    assert await append(database) == [6]
+    async with database.transaction() as connection:
+        events = await eventlog.read(connection, run_id="run", after_seq=2, limit=3)
+    assert [(event.seq, event.kind, event.payload, event.attempt, event.path) for event in events] == [
+        (seq, kind, payload, 2, ["task"]) for seq, (kind, payload) in enumerate(told, 3)
+    ]
+
+
 async def _append_and_fail(database):
     async with database.transaction() as connection:
         await eventlog.append(connection, run_id="run", kind="lost", payload={})

@@ -44,9 +44,11 @@ async def test_events_are_numbered_from_one_in_each_run(database):
 
 async def test_events_of_one_moment_follow_each_other(database):
     async def at_once(count):
-        happened = [("delta", {"n": n, "x": "ไทย"}) for n in range(count)]
+        entries = [
+            eventlog.Entry(kind="delta", payload={"n": n, "x": "ไทย"}, attempt=2, path=["task"]) for n in range(count)
+        ]
         async with database.transaction() as connection:
-            await eventlog.append_all(connection, happened, run_id="run", attempt=2)
+            await eventlog.append_all(connection, run_id="run", entries=entries)
 
     for count in (2, 0, 3):
         await at_once(count)
@@ -57,7 +59,7 @@ async def test_events_of_one_moment_follow_each_other(database):
     events = await read(database)
     assert [event.seq for event in events] == list(range(1, 19))
     assert [event.payload["n"] for event in events] == [0, 1, 0, 1, 2, 1] + [0, 1, 2] * 4
-    assert (events[0].kind, events[0].payload["x"], events[0].attempt, events[0].path) == ("delta", "ไทย", 2, [])
+    assert (events[0].kind, events[0].payload["x"], events[0].attempt, events[0].path) == ("delta", "ไทย", 2, ["task"])
 
 
 async def test_reading_goes_on_where_it_stopped(database):

@@ -26,6 +26,7 @@ SLOW = 0.3
 FLOOD = 3000
 STEADY = 20
 PACE = 0.1
+_LENGTHS = {"acting": 1, "instant": 1, "slow": 1, "flood": FLOOD, "steady": STEADY, "endless": sys.maxsize}
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _WHOLE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
 _WHOLE = {
@@ -98,8 +99,7 @@ async def _answer(request: dict[str, Any]) -> AsyncIterator[bytes]:
         yield _event({}, finish="tool_calls") + b"data: [DONE]\n\n"
         return
     await asyncio.sleep({"paced": FIRST, "slow": SLOW}.get(model, 0.0))
-    tokens = {"acting": 1, "instant": 1, "slow": 1, "flood": FLOOD, "steady": STEADY, "endless": sys.maxsize}.get(model, TOKENS)
-    for number in range(tokens):
+    for number in range(_LENGTHS.get(model, TOKENS)):
         if model in {"steady", "endless"}:
             async for silence in _pause():
                 yield silence

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.unit
 PORTS = {
     name: port
     for port, name in enumerate(
-        ("gateway", "gateway-admin", "ingestion", "embedding", "retrieval", "agent", "crew", "edge", "edge-websocket"), 1
+        ("gateway", "gateway-admin", "ingestion", "embedding", "retrieval", "agent", "crew", "edge", "edge-websocket"),
+        1,
     )
 }
 

@@ -42,6 +42,24 @@ async def test_events_are_numbered_from_one_in_each_run(database):
     assert (event.kind, event.payload, event.attempt, event.path) == ("start", {"x": "ไทย"}, 2, ["task", "1"])
 
 
+async def test_events_of_one_moment_follow_each_other(database):
+    async def at_once(count):
+        happened = [eventlog.Entry(kind="delta", payload={"n": n, "x": "ไทย"}, attempt=2) for n in range(count)]
+        async with database.transaction() as connection:
+            await eventlog.append_all(connection, run_id="run", entries=happened)
+
+    for count in (2, 0, 3):
+        await at_once(count)
+    assert await append(database) == [6]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(at_once(3))
+    events = await read(database)
+    assert [event.seq for event in events] == list(range(1, 19))
+    assert [event.payload["n"] for event in events] == [0, 1, 0, 1, 2, 1] + [0, 1, 2] * 4
+    assert (events[0].kind, events[0].payload["x"], events[0].attempt, events[0].path) == ("delta", "ไทย", 2, [])
+
+
 async def test_reading_goes_on_where_it_stopped(database):
     await append(database, count=5)
 

@@ -22,7 +22,7 @@ from loremesh_kit.errors import AttemptsExhausted, DependencyUnavailable
 from loremesh_kit.jobs import FenceLost
 from loremesh_kit.testing import DatabaseUrls, caller
 
-from .run_doubles import Parts, done, parts
+from .run_doubles import Parts, done, parts, until
 
 pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
 
@@ -52,7 +52,7 @@ async def test_a_run_is_decided_event_by_event_to_its_end(these):
     ]  # fmt: skip
     (listed,) = await these.views.page(after=None, limit=9, definition_id="c", status=None, children=False)
     assert (listed.output, listed.usage.input_tokens) == ("one two", 6)
-    assert await these.database.fetch("SELECT FROM run_tasks") == []
+    assert await these.database.fetch("SELECT id FROM run_tasks") == []
 
 
 async def test_ten_tasks_that_end_at_once_are_all_counted(these):
@@ -203,6 +203,34 @@ async def test_a_child_of_a_cancelled_run_is_cancelled_whichever_comes_first(the
 
         assert (await these.views.get(f"{run_id}.1")).status is RunStatus.CANCELLED
         assert (await these.views.get(run_id)).status is RunStatus.CANCELLED
+
+
+async def test_a_child_that_begins_while_its_parent_is_cancelled_is_cancelled(these):
+    run_id = await these.begin(tasks=0, child={"tasks": 1})
+    standing, has_read, go_on = these.views.standing, asyncio.Event(), asyncio.Event()
+
+    async def slowly(id_):
+        found = await standing(id_)
+        has_read.set()
+        await go_on.wait()
+        return found
+
+    these.views.standing = slowly
+    async with asyncio.TaskGroup() as group:
+        group.create_task(these.do("start-child"))
+        await has_read.wait()
+        await these.running.apply(run_id, [CancelAsked(time=SystemClock().now())])
+        steering = group.create_task(these.do("steer-child"))
+
+        async def is_held_up():
+            return steering.done() or await these.database.fetch(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+
+        await until(is_held_up)
+        go_on.set()
+
+    assert (await these.views.get(f"{run_id}.1")).status is RunStatus.CANCELLING
 
 
 async def test_a_timer_fires_as_a_job_that_waits(these):

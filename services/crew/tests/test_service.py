@@ -5,11 +5,15 @@ import asyncio
 import grpc
 import pytest
 from grpc import aio
+from loremesh.crew.v1 import crew_pb2
 from loremesh.crew.v1 import run_pb2 as pb
+from loremesh.crew.v1.crew_pb2_grpc import CrewServiceStub
 from loremesh_crew.domain.machine import TaskStatus
+from loremesh_crew.main import wire
+from loremesh_crew.settings import CrewSettings
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DependencyUnavailable
-from loremesh_kit.testing import caller
+from loremesh_kit.testing import caller, serving
 
 from .replicas import Mesh, at_once, kinds, until
 
@@ -265,3 +269,14 @@ async def test_runs_are_listed_page_by_page_newest_first(mesh: Mesh):
         with pytest.raises(aio.AioRpcError) as refused:
             await here.runs.ListRuns(pb.ListRunsRequest(page_size=3, page_token="x"))
         assert reason_of(refused.value) == "PAGE_TOKEN_INVALID"
+
+
+async def test_the_service_comes_with_crews_and_serves_them_while_the_agent_service_is_away(mesh: Mesh):
+    settings = CrewSettings(
+        database_url=mesh.urls.plain, nats_url=mesh.nats_url, agent_target="127.0.0.1:1", drain_seconds=0
+    )
+    async with wire(settings) as wired, serving(wired, service="crew", settings=settings, role="server") as channel:
+        found = await CrewServiceStub(channel).ListCrews(crew_pb2.ListCrewsRequest())
+
+    assert all(crew.built_in for crew in found.crews)
+    assert len(found.crews) > 1

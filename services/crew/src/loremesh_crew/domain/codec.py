@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -57,8 +58,9 @@ def load(kind: type[Any], kept: str) -> Any:
     return _adapter(kind).validate_json(kept)
 
 
+@lru_cache(maxsize=64)
 def load_pinned(kept: str) -> Pinned:
-    """What is pinned."""
+    """What is pinned; it never changes, and is wanted at every event of a run."""
     pinned: Pinned = load(Pinned, kept)
     return pinned
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from grpc import aio
@@ -10,7 +11,7 @@ from loremesh.agent.v1 import chat_job_pb2 as jobs_pb
 from loremesh.agent.v1 import task_pb2 as pb
 from loremesh_agent.adapters.memory import ScriptedProvider
 from loremesh_agent.adapters.toolbox import FixedToolbox
-from loremesh_agent.domain.tools import Effect, ToolCall
+from loremesh_agent.domain.tools import Effect, ToolCall, ToolResult
 from loremesh_agent.ports import ModelToolCall
 from loremesh_kit.channel import reason_of
 from loremesh_kit.loops import background
@@ -214,3 +215,21 @@ async def test_answers_that_come_while_it_parks_are_heard(mesh: Mesh) -> None:
         assert len(seen) == 24
         kept = await replica.jobs.ListRunSteps(jobs_pb.ListRunStepsRequest(job_id=made.run_id, page_size=1000))
         assert all(step.state == jobs_pb.STEP_STATE_DONE for step in kept.steps)
+
+
+async def test_what_is_delivered_while_the_run_does_something_else_is_heard_before_it_waits(mesh: Mesh) -> None:
+    work: list[pb.Delegation] = []
+
+    async def delivering(_: Any) -> ToolResult:
+        await deliver(replica, work[0].id, "1")
+        return ToolResult(content="sent")
+
+    mesh.toolbox = FixedToolbox([CountingTool(name="send", effect=Effect.SIDE_EFFECTING, answers=delivering)])
+    more: Script = [ModelToolCall(ToolCall(id="s", name="send", arguments='{"x": "a"}'))]
+    mesh.provider = ScriptedProvider(hands_on(("delegate_work", "Ada", "One."), more=more), words("Done."))
+    uses = [agent_pb2.ToolUse(name="send", approval=agent_pb2.APPROVAL_POLICY_ALWAYS)]
+    async with mesh.replica() as replica:
+        await order(replica, coworkers=CREW, of_agent={"tools": uses})
+        work += await open_work(replica, 1)
+        await decide(replica, await asked(replica), "APPROVE")
+        assert (await stands(replica, COMPLETED)).output == "Done."

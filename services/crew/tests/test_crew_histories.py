@@ -157,6 +157,9 @@ class History:
         item = next(each for each in state.items if each.name == command.request.name)
         done = {each.name for each in state.items if each.done}
         assert set(item.depends_on) <= done, "begun before what it depends on"
+        if item.origin is Origin.TASK and self.run.pinned.crew.process is not Process.PARALLEL:
+            before = state.items[: state.items.index(item)]
+            assert all(each.settled for each in before if each.origin is Origin.TASK), "begun before its turn"
         assert (command.request.agent is None) != (command.request.reference is None)
 
     def looked_at(self, before: CrewState, state: CrewState) -> None:

@@ -157,6 +157,9 @@ class History:
         item = next(each for each in state.items if each.name == command.request.name)
         done = {each.name for each in state.items if each.done}
         assert set(item.depends_on) <= done, "begun before what it depends on"
+        if item.origin is Origin.TASK and self.run.pinned.crew.process is not Process.PARALLEL:
+            before = state.items[: state.items.index(item)]
+            assert all(each.settled for each in before if each.origin is Origin.TASK), "begun before its turn"
         assert (command.request.agent is None) != (command.request.reference is None)
 
     def looked_at(self, before: CrewState, state: CrewState) -> None:
@@ -177,9 +180,17 @@ class History:
             assert flying or waiting, "a run that waits for nothing"
             handed_on = [each for each in items if each.origin is Origin.DELEGATED and not each.ended]
             assert all(each.task_id or each.timer for each in handed_on), "handed on, and waits for what never comes"
+        self.answered(state)
         if state.end is not None:
             assert all(each.ended for each in items)
             self.ending(state)
+
+    def answered(self, state: CrewState) -> None:
+        """Whoever waits for work handed on has it at work, or an answer."""
+        waited_for = {each.delegation_id for each in state.items if not each.ended}
+        stopped = {each.task_id for each in state.items if each.orphan}
+        for delegation_id, asker in self.asking.items():
+            assert state.stop is not None or asker in stopped or delegation_id in waited_for, "never answered"
 
     def budget(self, flying: list[Item], used: Usage) -> None:
         limits = self.run.pinned.limits
@@ -318,7 +329,8 @@ class History:
             if self.run.state.end is not None:
                 return
             if self.run.flight:
-                task_id = next(iter(self.run.flight))
+                # The last first: work handed on before whoever waits for it.
+                task_id = next(reversed(self.run.flight))
                 answer = self.json(self.run.flight[task_id])
                 self.end(task_id, TaskOutcome(status=TaskStatus.COMPLETED, output="good one", output_json=answer))
             else:

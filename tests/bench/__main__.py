@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from tests.bench import chat, crews, idle, ingest, jobs, mesh, quality, search
+from tests.bench import agents, chat, crews, idle, ingest, jobs, mesh, quality, search
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
             quality.ranking(running, found)
             asked = search.through(running)
             chat.first_token(running, base_url)
+            agents.acting(running, base_url)
             crews.crews(running, base_url)
         idle.second_start(running)
         search.against_engine(running, asked)

@@ -41,7 +41,7 @@ _UNSENT = "SELECT id FROM outbox WHERE sent_at IS NULL"
 
 _GOING = "SELECT 1 FROM runs WHERE finish_time IS NULL"
 
-_RUNS = "SELECT id, status, reason, parent_run_id FROM runs"
+_RUNS = "SELECT id, status, summary, parent_run_id FROM runs"
 
 _TASKS_TOLD = """
 SELECT run_id, seq, kind, payload FROM events WHERE kind IN ('task_started', 'task_finished') ORDER BY run_id, seq
@@ -125,7 +125,7 @@ def _run(row: dict[str, Any], told: Sequence[dict[str, Any]]) -> RunRow:
     return RunRow(
         id=row["id"],
         status=row["status"],
-        reason=row["reason"] or "",
+        reason=row["summary"].get("reason", ""),
         root=not row["parent_run_id"],
         finished=finished,
         late=late,

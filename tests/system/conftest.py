@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from loremesh_agent.testing.http import ProviderDouble, background_double
 from loremesh_cli.mesh import state
 from loremesh_cli.mesh.home import Home
 from loremesh_cli.mesh.plan import OUTSIDE
@@ -32,6 +34,7 @@ class Mesh:
 
     url: str
     home: Home
+    is_given: bool = False
 
     @property
     def target(self) -> str:
@@ -49,16 +52,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def mesh() -> Iterator[Mesh]:
+def _playing() -> Iterator[dict[str, ProviderDouble]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(background_double()) for name in ("openai", "anthropic", "cohere")}
+
+
+@pytest.fixture(scope="session")
+def doubles(mesh: Mesh, _playing: dict[str, ProviderDouble]) -> dict[str, ProviderDouble]:
+    """Of the model providers, by name; what the mesh asks unless it asks its own model."""
+    if mesh.is_given:
+        pytest.skip("a mesh that runs already asks providers of its own")
+    return _playing
+
+
+@pytest.fixture(scope="session")
+def mesh(_playing: dict[str, ProviderDouble]) -> Iterator[Mesh]:
     if running := os.environ.get("SYSTEM_TEST_HOME"):
         home = Home(Path(running))
         current = state.read(home.state)
         assert current is not None, f"no mesh has run in {running}"
-        yield Mesh(url=current.gateway_url, home=home)
+        yield Mesh(url=current.gateway_url, home=home, is_given=True)
         return
     (port,) = free_ports(1)
     loremesh = Path(sys.executable).parent / "loremesh"
     environment = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
+    environment["AGENT_PROVIDER"] = "local"
+    for name, double in _playing.items():
+        path = "/v1" if name == "openai" else ""
+        environment |= {f"AGENT_{name.upper()}_API_KEY": "k", f"AGENT_{name.upper()}_BASE_URL": double.url + path}
     with tempfile.TemporaryDirectory(prefix="loremesh-system-", ignore_cleanup_errors=True) as folder:
         where = ["--data-dir", folder]
         up = [loremesh, "up", "--no-tour", "--json", "--port", str(port), *where]

@@ -122,6 +122,8 @@ class FakeRuns(run_pb2_grpc.RunServiceServicer):
     runs: dict[str, run_pb2.Run] = field(default_factory=dict)
     events: dict[str, list[run_pb2.RunEvent]] = field(default_factory=dict)
     watches: list[tuple[str, int]] = field(default_factory=list)
+    # Runs that are not there when they are first watched.
+    late: set[str] = field(default_factory=set)
     cut_after: int = 0
     lose_after: int = 0
     gates: dict[int, Any] = field(default_factory=dict)
@@ -135,7 +137,8 @@ class FakeRuns(run_pb2_grpc.RunServiceServicer):
 
     async def WatchRun(self, request: run_pb2.WatchRunRequest, context: Context) -> AsyncIterator[run_pb2.RunEvent]:
         self.watches.append((request.run_id, request.after_seq))
-        if request.run_id not in self.events:
+        if request.run_id not in self.events or request.run_id in self.late:
+            self.late.discard(request.run_id)
             await refuse(context, grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
         yield run_pb2.RunEvent(run_id=request.run_id, heartbeat=run_pb2.Heartbeat())
         for event in self.events[request.run_id][request.after_seq :]:

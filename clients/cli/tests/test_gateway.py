@@ -13,17 +13,7 @@ pytestmark = pytest.mark.unit
 PORTS = {
     name: port
     for port, name in enumerate(
-        (
-            "gateway",
-            "gateway-admin",
-            "ingestion",
-            "embedding",
-            "retrieval",
-            "agent",
-            "crew",
-            "edge",
-            "edge-websocket",
-        ),
+        ("gateway", "gateway-admin", "ingestion", "embedding", "retrieval", "agent", "crew", "edge", "edge-websocket"),
         1,
     )
 }

@@ -55,6 +55,7 @@ async def test_a_kept_answer_is_checked_against_its_sources_unless_they_are_gone
         ({"text": "x" * 32_001, "passages": [SOUP]}, "INVALID_FIELD"),
         ({"text": "It is red.", "passages": [""]}, "INVALID_FIELD"),
         ({"text": "It is red.", "passages": ["x"] * 101}, "INVALID_FIELD"),
+        ({"text": "It is red.", "passages": ["x" * 20_000] * 20 + ["x"]}, "INVALID_FIELD"),
     ],
 )
 async def test_what_cannot_be_checked_has_its_reason(mesh: Mesh, fields: dict[str, object], reason: str) -> None:

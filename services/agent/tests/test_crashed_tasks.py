@@ -94,6 +94,8 @@ async def live(world: World, replica: Replica, at: int | None) -> Fate:
     world.fates[made.run_id] = fate
     async with background() as group:
         burying = group.create_task(bury(replica, fate, made.run_id))
+        while not (await task(replica, task_id)).HasField("finish_time"):  # noqa: ASYNC110 - it is seen by asking
+            await asyncio.sleep(0.2)
         events = await replica.watch(made.run_id)
         known, asked = await burying if fate.died.is_set() else (0, 0)
         burying.cancel()

@@ -1,6 +1,7 @@
 """Tools for models that know of none: by a schema of their answer."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -135,6 +136,51 @@ async def test_calls_and_results_are_told_in_words() -> None:
         ("assistant", '{"tool": "calculator", "arguments": {"expression": "2+2"}}'),
         ("user", "calculator answered:\n4"),
     ]
+
+
+async def test_a_tool_is_offered_with_the_arguments_it_must_have() -> None:
+    needed = {"type": "string", "maxLength": 9}
+    schema = {"type": "object", "properties": {"query": needed, "top_k": {"type": "integer"}}, "required": ["query"]}
+    spec = ToolSpec(name="search", description="Finds. Much more.", input_schema=schema, effect=Effect.READ_ONLY)
+    source: Any = ScriptedProvider([ModelText('{"answer": "4"}'), STOP])
+    assert [event async for event in LocalTools(source).stream(replace(REQUEST, tools=(spec,)))]
+    (asked,) = source.requests
+    fits = jsonschema.Draft202012Validator(asked.response_schema).is_valid
+    assert fits({"tool": "search", "arguments": {"query": "a"}})
+    assert not fits({"tool": "search", "arguments": {"query": "a", "top_k": 3}})
+    assert "- search(query): Finds.\n" in asked.messages[0].content
+    assert "Much more" not in asked.messages[0].content
+
+
+def called(name: str) -> tuple[PromptMessage, ...]:
+    call = ToolCall(id=name, name=name, arguments="{}")
+    return (
+        PromptMessage("assistant", "", tool_calls=(call,)),
+        PromptMessage("tool", f"what {name} said", tool_call_id=name),
+    )
+
+
+async def test_a_tool_is_to_be_had_once() -> None:
+    source: Any = ScriptedProvider([ModelText('{"answer": "4"}'), STOP])
+    request = replace(REQUEST, messages=(*REQUEST.messages, *called("tree")))
+    assert [event async for event in LocalTools(source).stream(request)]
+    fits = jsonschema.Draft202012Validator(source.requests[0].response_schema).is_valid
+    assert fits({"tool": "calculator", "arguments": {"expression": "2+2"}})
+    assert not fits({"tool": "tree", "arguments": {}})
+
+
+async def test_once_all_tools_have_answered_the_question_is_asked_with_what_they_said() -> None:
+    source: Any = ScriptedProvider([ModelText("4"), STOP])
+    history = (PromptMessage("user", "Hello."), PromptMessage("assistant", "Hello!"))
+    messages = (REQUEST.messages[0], *history, REQUEST.messages[1], *called("tree"), *called("calculator"))
+    request = replace(REQUEST, messages=messages, response_schema={"type": "object"})
+    assert [event async for event in LocalTools(source).stream(request)] == [ModelText("4"), STOP]
+    (asked,) = source.requests
+    assert (asked.tools, asked.stop, asked.response_schema) == ((), REQUEST.stop, {"type": "object"})
+    assert asked.messages[:-1] == (REQUEST.messages[0], *history)
+    told = asked.messages[-1].content
+    assert told.startswith("tree answered:\nwhat tree said\n\ncalculator answered:\nwhat calculator said\n\n")
+    assert told.endswith("What is 2+2?")
 
 
 @pytest.mark.steelthread

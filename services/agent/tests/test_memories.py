@@ -20,6 +20,7 @@ from loremesh_agent.domain.memories import (
     Memory,
     NewMemory,
     cosine,
+    looking_as,
     normalised,
     rank,
     same,
@@ -148,6 +149,7 @@ def test_a_cosine_is_one(vector: list[float]) -> None:
 
 def test_callers_whom_nobody_knows_are_no_user() -> None:
     assert [user_of(principal) for principal in ("", "anonymous", "ada")] == ["", "", "ada"]
+    assert [looking_as(principal) for principal in ("", "anonymous", "ada")] == [None, "", "ada"]
     for principal, user in (("anonymous", ""), ("ada", "ada")):
         with caller(principal=principal):
             assert scope_of(agent_id="scout", conversation_id="c") == Scope(

@@ -358,9 +358,32 @@ async def test_a_user_sees_and_touches_nothing_of_other_users(backend: Backend) 
     with pytest.raises(MemoryReceiptNotFound):
         await backend.memories.receipt(forgotten.id)
     assert await backend.listed() == ["Ada likes tea."]
-    with user("anonymous"):
+    with user(""):
         assert await backend.listed() == ["Ada likes tea."]
         assert await backend.memories.receipt(forgotten.id) == forgotten
+
+
+async def test_whom_nobody_knows_sees_and_touches_nothing_of_any_user(backend: Backend) -> None:
+    mine = await backend.say("Ada likes tea.")
+    await backend.say("Everybody likes tea.", Scope())
+    with user("ada"):
+        receipt = await backend.memories.forget(memory_id="none", scope=None)
+    with user("anonymous"):
+        assert await backend.listed() == ["Everybody likes tea."]
+        assert await backend.listed(ADA) == []
+        assert await backend.find("tea", ADA) == ["Everybody likes tea."]
+        for look in (backend.memories.get, backend.memories.explain):
+            with pytest.raises(MemoryNotFound):
+                await look(mine.id)
+        with pytest.raises(MemoryReceiptNotFound):
+            await backend.memories.receipt(receipt.id)
+        with pytest.raises(MemoryInvalid):
+            await backend.say("Ada likes poison.", ADA)
+        assert (await backend.memories.forget(memory_id=mine.id, scope=None)).memories == 0
+        assert (await backend.memories.forget(memory_id="", scope=ADA)).memories == 0
+        forgotten = await backend.memories.forget(memory_id="", scope=Scope())
+        assert await backend.memories.receipt(forgotten.id) == forgotten
+    assert await backend.listed() == ["Ada likes tea."]
 
 
 async def test_what_is_of_a_conversation_is_found_in_it_alone_and_goes_with_it(backend: Backend) -> None:

@@ -126,6 +126,15 @@ async def _create(replica: Replica) -> pb.AgentTask:
     return await replica.tasks.CreateTask(request())
 
 
+async def test_only_so_many_tasks_of_a_tenant_wait(mesh: Mesh) -> None:
+    async with mesh.replica("server", chat_jobs_waiting=1) as replica:
+        made = await replica.tasks.CreateTask(request())
+        assert reason_of(await refusal(replica, task_id="run.2")) == "QUEUE_FULL"
+        assert await replica.tasks.CreateTask(request()) == made
+        with caller(tenant="other"):
+            await replica.tasks.CreateTask(request())
+
+
 async def test_what_a_task_says_is_in_no_list_and_is_found_by_its_run(mesh: Mesh) -> None:
     async with mesh.replica() as replica:
         made = await replica.tasks.CreateTask(request())

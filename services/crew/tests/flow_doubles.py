@@ -128,13 +128,15 @@ def crew(id_: str, *, needs: str = "") -> Crew:
 
 @dataclass
 class Play:
-    """A run of a flow; whatever is decided goes through JSON, as on its way to the database and back."""
+    """A run of a flow."""
 
     flow: Flow
     inputs: Mapping[str, Any] = field(default_factory=dict)
     limits: RunLimits = field(default_factory=RunLimits)
     pins: Mapping[str, int] = field(default_factory=dict)
     depth: int = 0
+    # Whether every decision is checked to be the same again, and its state to go through JSON.
+    checked: bool = True
     time: datetime = NOON
     history: list[tuple[Event, tuple[Command, ...]]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
@@ -159,9 +161,9 @@ class Play:
 
     def send(self, event: Event) -> tuple[Command, ...]:
         after, commands = self.machine.decide(self.run, self.state, event)
-        again, same = self.machine.decide(self.run, self.state, event)
-        assert (again, same) == (after, commands)
-        assert _STATE.validate_json(_STATE.dump_json(after)) == after
+        if self.checked:
+            assert self.machine.decide(self.run, self.state, event) == (after, commands)
+            assert _STATE.validate_json(_STATE.dump_json(after)) == after
         self.history.append((event, tuple(commands)))
         self.state = after
         self.commands.extend(commands)

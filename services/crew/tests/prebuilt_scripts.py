@@ -32,6 +32,10 @@ class Script:
     # What some agent must have been shown that another wrote, by task or state.
     shown: Mapping[str, str] = field(default_factory=dict)
 
+    def role(self, instructions: str) -> str:
+        """Whose instructions they are: the longest role that fits, since one may be the end of another."""
+        return max((role for role in self.answers if f"You are {role}." in instructions), key=len)
+
 
 _NOTES = "- Bees see polarised light.\n- They dance to tell the way."
 _ARTICLE = "Bees find home by the sun.\n\nThey tell each other the way by dancing."

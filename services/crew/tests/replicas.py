@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from grpc import aio
 from loremesh.crew.v1 import crew_pb2, crew_pb2_grpc, run_pb2_grpc
 from loremesh.crew.v1 import run_pb2 as pb
 from loremesh_crew.adapters.memory_tasks import MemoryTasks
-from loremesh_crew.domain.definitions import CrewAgent, ToolUse
+from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, ToolUse
 from loremesh_crew.domain.machine import TaskOutcome, TaskRequest, TaskStatus, Usage
 from loremesh_crew.settings import CrewSettings
 from loremesh_crew.wiring import Outside, assemble
@@ -150,6 +150,9 @@ class Mesh:
     nats_url: str
     tasks: MemoryTasks = field(default_factory=MemoryTasks)
     agents: KnownAgents = field(default_factory=KnownAgents)
+    # Those built in.
+    crews: Mapping[str, Crew] = field(default_factory=dict)
+    flows: Mapping[str, Flow] = field(default_factory=dict)
 
     @asynccontextmanager
     async def replica(self, *, role: Role = "all", **settings: Any) -> AsyncIterator[Replica]:
@@ -170,7 +173,9 @@ class Mesh:
                 while not agent_bus.is_connected:  # noqa: ASYNC110 - it is seen by asking
                     await asyncio.sleep(0.01)
             await agent_bus.ensure_service_stream()
-            outside = Outside(database=database, bus=bus, agents=self.agents, tasks=self.tasks)
+            outside = Outside(
+                database=database, bus=bus, agents=self.agents, tasks=self.tasks, crews=self.crews, flows=self.flows
+            )
             wired = assemble(outside, settings=configured)
             channel = await stack.enter_async_context(serving(wired, service="crew", settings=configured, role=role))
             yield Replica(wired, database, channel, self.tasks, agent_bus)

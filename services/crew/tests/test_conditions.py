@@ -95,6 +95,14 @@ def test_one_part_of_or_that_holds_is_enough_beside_one_that_fails() -> None:
     assert not checked.error
 
 
+def test_a_pattern_that_would_take_long_is_not_decided() -> None:
+    pattern = Condition(kind=ConditionKind.OUTPUT_MATCHES, text="a.{0,999}b.{0,900}Q")
+    checked = check(pattern, NAMES, Seen(output="abxy" * 50_000))
+    assert not checked.held
+    assert checked.error == "the output is too long for it"
+    assert held(Condition(kind=ConditionKind.OUTPUT_MATCHES, text="y$"), Seen(output="abxy" * 50_000))
+
+
 def test_every_part_is_told_with_what_it_saw() -> None:
     data = check(both(contains("approved"), equals("count", 9)), NAMES, SEEN).data()
     assert data == {

@@ -1,12 +1,18 @@
 """How a flow's run waits, what it may take, how it is steered, and what means nothing to it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from loremesh_crew.domain.definitions import (
+    AgentWork,
+    CrewAgent,
+    CrewTask,
+    CrewWork,
     Flow,
     FlowState,
     RunLimits,
+    ToolUse,
     ToolWork,
     WaitWork,
 )
@@ -46,6 +52,8 @@ from .flow_doubles import (
 )
 
 pytestmark = pytest.mark.unit
+
+TASK = CrewTask(name="t", description="Do it.")
 
 # Waiting
 
@@ -138,6 +146,39 @@ def test_where_nothing_is_left_nothing_more_begins() -> None:
     assert (play.view.status, play.view.reason) == (RunStatus.FAILED, "RUN_BUDGET_EXHAUSTED")
     assert "tokens" in play.view.message
     assert len(play.of(StartChild)) == 1
+
+
+@pytest.mark.parametrize(
+    ("work", "begins"),
+    [
+        ({"agent": AgentWork(agent=CrewAgent(name="ann"), task=TASK)}, True),
+        ({"agent": AgentWork(agent=CrewAgent(name="ann", tools=(ToolUse(name="t"),)), task=TASK)}, False),
+        ({"agent": AgentWork(agent=CrewAgent(name="ann", agent_id="kept"), task=TASK)}, False),
+        ({"crew": CrewWork(crew_id="c")}, False),
+        ({"tool": ToolWork(tool="t")}, False),
+        ({"wait": WaitWork(signal="go")}, True),
+    ],
+)
+def test_without_tool_calls_left_only_what_calls_none_begins(work: dict[str, Any], begins: bool) -> None:
+    flow = Flow(
+        id="f",
+        states=(FlowState(id="a", initial=True, tool=ToolWork(tool="t")), FlowState(id="b", **work), DONE),
+        transitions=(way("a", "b"), way("b", "done")),
+    )
+    play = Play(flow, limits=RunLimits(max_tool_calls=1)).start()
+    play.task_ends(usage=Usage(tool_calls=1))
+    assert (play.state.end is None) is begins
+
+
+def test_a_tool_that_asks_no_model_is_called_without_tokens_left() -> None:
+    flow = Flow(
+        id="f",
+        states=(crew_state("a", initial=True), FlowState(id="b", tool=ToolWork(tool="t")), DONE),
+        transitions=(way("a", "b"), way("b", "done")),
+    )
+    play = Play(flow, limits=RunLimits(max_tokens=10)).start()
+    play.child_ends("x", usage=Usage(input_tokens=10))
+    assert play.of(StartTask)
 
 
 def test_what_costs_nothing_goes_on_with_nothing_left() -> None:
@@ -283,7 +324,7 @@ def test_nothing_happens_before_the_start_or_after_the_end() -> None:
 
 def test_the_last_reports_of_a_long_run_are_kept() -> None:
     ways = (way("a", "a", contains("again")), way("a", "done"))
-    play = Play(one(crew_state("a"), ways=ways, max_iterations=400)).start()
+    play = Play(one(crew_state("a"), ways=ways, max_iterations=400), checked=False).start()
     for _ in range(205):
         play.child_ends("again")
     assert [each["visit"] for each in play.view.reports] == list(range(6, 206))

@@ -108,9 +108,7 @@ class Stage:
     def _done(self, command: StartTask) -> Iterator[Event]:
         request = command.request
         self.asked.append((request.name, request.message))
-        prompt = request.agent.system_prompt if request.agent else ""
-        # The longest that fits: one role may be the end of another.
-        role = max((each for each in self.script.answers if f"You are {each}." in prompt), key=len)
+        role = self.script.role(request.agent.system_prompt if request.agent else "")
         output = self.script.answers[role][self.counts[role]]
         self.counts[role] += 1
         if request.review:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from loremesh.agent.v1 import chat_pb2
 from loremesh.agent.v1.chat_pb2_grpc import ChatServiceServicer, add_ChatServiceServicer_to_server
@@ -161,6 +162,20 @@ async def test_one_socket_too_many_is_refused(agent: Agent, port: int) -> None:
                     break
                 except InvalidStatus:
                     await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("GET", {}, 426), ("GET", {"connection": "upgrade", "upgrade": "websocket"}, 400), ("POST", {}, 405)],
+)
+async def test_a_request_that_opens_no_socket_is_refused_in_json(
+    agent: Agent, port: int, method: str, headers: dict[str, str], status: int
+) -> None:
+    async with bridge(agent, port), httpx.AsyncClient() as client, opened(port):
+        answer = await client.request(method, f"http://127.0.0.1:{port}/", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert answer.json()["details"][0]["reason"] == "WEBSOCKET_REQUIRED"
+    assert answer.headers.get("upgrade") == ("websocket" if status == 426 else None)
 
 
 async def test_a_message_of_more_than_a_mebibyte_closes_the_socket(agent: Agent, port: int) -> None:

@@ -61,6 +61,8 @@ class Board:
 
     run_id: str
     name: str = ""
+    # How many runs are above it.
+    depth: int = 0
     status: pb.RunStatus.ValueType = pb.RUN_STATUS_QUEUED
     rows: list[Row] = field(default_factory=list)
     tokens: int = 0
@@ -95,6 +97,10 @@ class Board:
             yield row
             pending[:0] = row.below
 
+    @property
+    def _called(self) -> str:
+        return self.name or "the run"
+
     def taken(self) -> int:
         """Tokens it took, as far as is known: at its end, or by what ended of it and of its child runs."""
         return self.tokens or sum(row.tokens + (row.child.taken() if row.child else 0) for row in self.all_rows())
@@ -103,14 +109,14 @@ class Board:
         self.status = _RUNS[kind]
         payload = getattr(event, kind)
         if not isinstance(payload, pb.RunEnded):
-            return f"the run is {kind}"
+            return f"{self._called} is {kind}"
         self.ended, self.tokens = time, _tokens(payload.usage)
         whole = kind in ("completed", "incomplete")
         for row in self.rows:
             # A final state is not left: its visit ends with the run.
             if row.visit:
                 row.end(pb.TASK_STATUS_COMPLETED if whole else pb.TASK_STATUS_FAILED, time)
-        return f"the run is {kind}{because(payload.reason, payload.message)}"
+        return f"{self._called} is {kind}{because(payload.reason, payload.message)}"
 
 
 def because(reason: str, message: str) -> str:
@@ -195,8 +201,9 @@ def _timed(row: Row, event: pb.RunEvent, _: datetime) -> str:
     return f"{row.called} waits {row.note}"
 
 
-def _child_began(row: Row, event: pb.RunEvent, _: datetime) -> str:
-    row.child = Board(event.child_started.child_run_id, name=row.name)
+def _child_began(board: Board, event: pb.RunEvent, _: datetime) -> str:
+    if row := board.row(event):
+        row.child = Board(event.child_started.child_run_id, name=row.name, depth=board.depth + 1)
     return ""
 
 
@@ -215,6 +222,7 @@ _OF_RUNS: dict[str, Callable[[Board, pb.RunEvent, datetime], str]] = {
     "plan_made": _planned,
     "plan_refused": _refused,
     "signal_received": _signalled,
+    "child_started": _child_began,
 }
 _OF_ROWS: dict[str, Callable[[Row, pb.RunEvent, datetime], str]] = {
     "task_started": _begun,
@@ -225,6 +233,5 @@ _OF_ROWS: dict[str, Callable[[Row, pb.RunEvent, datetime], str]] = {
     "work_delegated": _delegated,
     "transition_taken": _left,
     "timer_started": _timed,
-    "child_started": _child_began,
     "child_finished": _child_ended,
 }

@@ -3,10 +3,11 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 from loremesh.crew.v1 import run_pb2 as pb
 from rich.live import Live
@@ -20,6 +21,7 @@ from loremesh_cli.run_drawing import live, run_status, statistics
 from loremesh_cli.run_events import events
 
 LINGER_SECONDS = 2.0
+CHILD_SECONDS = 0.1
 _STATUSES = {pb.RUN_STATUS_COMPLETED: 0, pb.RUN_STATUS_INCOMPLETE: 2}
 
 
@@ -74,7 +76,7 @@ class Watching:
     async def _follow(self, board: Board, group: asyncio.TaskGroup, children: list[asyncio.Task[None]]) -> None:
         async for event in events(self._mesh, board.run_id):
             waited = {row.approval_id for row in board.all_rows() if row.approval_id}
-            self._say(event, board.apply(event))
+            self._say(board, event, board.apply(event))
             row = board.row(event)
             if event.WhichOneof("payload") == "child_started" and row and row.child:
                 children.append(group.create_task(self._child(row.child, group, children)))
@@ -84,9 +86,16 @@ class Watching:
                 self._gone[approval_id].set()
 
     async def _child(self, board: Board, group: asyncio.TaskGroup, children: list[asyncio.Task[None]]) -> None:
-        # What is not shown of a child is told by its parent all the same.
-        with suppress(AioRpcError, CommandError):
-            await self._follow(board, group, children)
+        while True:
+            try:
+                await self._follow(board, group, children)
+            except (AioRpcError, CommandError) as error:
+                # It is told of before it is there. What else is not shown of it, its parent tells all the same.
+                if not isinstance(error, AioRpcError) or error.code() is not StatusCode.NOT_FOUND:
+                    return
+                await asyncio.sleep(CHILD_SECONDS)
+            else:
+                return
 
     def _ask(self, row: Row | None, approval_ids: set[str]) -> None:
         for approval_id in approval_ids:
@@ -112,11 +121,12 @@ class Watching:
                     output=self._output,
                 )
 
-    def _say(self, event: pb.RunEvent, line: str) -> None:
+    def _say(self, board: Board, event: pb.RunEvent, line: str) -> None:
         if self._each:
             self._output.result(event)
         if line and self._live is None:
-            self._output.say(f"{event.time.ToDatetime(UTC).astimezone():%H:%M:%S}  {line}")
+            below = "  " * board.depth
+            self._output.say(f"{event.time.ToDatetime(UTC).astimezone():%H:%M:%S}  {below}{line}")
 
     @contextmanager
     def _shown(self) -> Iterator[None]:

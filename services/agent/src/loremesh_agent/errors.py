@@ -487,6 +487,16 @@ class ToolNameClash(ToolError):
         super().__init__(f"There is a tool {tool!r} already.", tool=tool)
 
 
+class CoworkerUnknown(ToolError):
+    """Work cannot be handed on to this one."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "COWORKER_UNKNOWN"
+
+    def __init__(self, tool: str, *, coworker: str, known: str) -> None:
+        super().__init__(f"Not handed on. The coworkers are: {known}.", tool=tool, metadata={"coworker": coworker})
+
+
 class SchemaInvalid(InvalidField):
     """It is no JSON Schema, or too large a one."""
 

@@ -38,9 +38,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from loremesh_edge.errors import MessageInvalid, RunUnderway
+from loremesh_edge.errors import MessageInvalid, RunUnderway, WebSocketRequired
 
 _DOMAIN = "edge.loremesh.dev"
+_JSON = "application/json"
 _MESSAGE_BYTES = 1024 * 1024
 # Well below what the gateway and other proxies bear in silence.
 _PING_SECONDS = 20.0
@@ -75,6 +76,7 @@ class ChatSocket:
             host,
             int(port),
             process_request=self._admit,
+            process_response=_worded,
             max_size=_MESSAGE_BYTES,
             compression=None,
             ping_interval=_PING_SECONDS,
@@ -90,10 +92,7 @@ class ChatSocket:
         if self._open < self._connections:
             return None
         refused = status_of(Overloaded("Too many WebSockets are open."), domain=_DOMAIN)
-        response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, _printed(refused))
-        del response.headers["Content-Type"]
-        response.headers["Content-Type"] = "application/json"
-        return response
+        return _json(socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, _printed(refused)))
 
     async def _converse(self, socket: ServerConnection) -> None:
         headers = {} if socket.request is None else {k.lower(): v for k, v in socket.request.headers.raw_items()}
@@ -114,6 +113,25 @@ class ChatSocket:
                     await _Conversation(socket, self._agent, group).listen(idle_seconds=self._idle_seconds)
         finally:
             self._open -= 1
+
+
+def _worded(socket: ServerConnection, request: Request, response: Response) -> Response | None:
+    """What the library refuses, in our words; its status and what it says beside it stay."""
+    del request
+    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS or response.headers["Content-Type"] == _JSON:
+        return None
+    error = status_of(WebSocketRequired(), domain=_DOMAIN)
+    refused = _json(socket.respond(HTTPStatus(response.status_code), _printed(error)))
+    for name in ("Allow", "Upgrade"):
+        if name in response.headers:
+            refused.headers[name] = response.headers[name]
+    return refused
+
+
+def _json(response: Response) -> Response:
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = _JSON
+    return response
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 ServiceError
 ├── MeshNotReady      UNAVAILABLE            MESH_NOT_READY
 ├── MessageInvalid    INVALID_ARGUMENT       MESSAGE_INVALID
-└── RunUnderway       FAILED_PRECONDITION    RUN_UNDERWAY
+├── RunUnderway       FAILED_PRECONDITION    RUN_UNDERWAY
+└── WebSocketRequired INVALID_ARGUMENT       WEBSOCKET_REQUIRED
 """
 
 from collections.abc import Mapping
@@ -39,3 +40,14 @@ class RunUnderway(ServiceError):
     def __init__(self) -> None:
         """There is but one way to say it."""
         super().__init__("A run is under way on this WebSocket: wait for its end, or open another one.")
+
+
+class WebSocketRequired(ServiceError):
+    """A request to a path of WebSockets opens none."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "WEBSOCKET_REQUIRED"
+
+    def __init__(self) -> None:
+        """There is but one way to say it."""
+        super().__init__("This path is for WebSockets: open one, or stream a chat from /api/v1/chat/stream.")

@@ -191,7 +191,7 @@ async def tail(
             for row in rows:
                 yield Event(**row)
                 after_seq, quiet_since = row["seq"], time.monotonic()
-            if not rows:
+            if len(rows) < _PAGE:
                 await _wait(nudged, heartbeat - (time.monotonic() - quiet_since))
             if time.monotonic() - quiet_since >= heartbeat:
                 yield Heartbeat()

@@ -36,7 +36,9 @@ class CheckGroundingRequest(_message.Message):
     """A kept answer, whose sources are the passages; empty where `passages` are given."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Passages to support it, numbered from 1 in this order as `[n]` means them; at most 100 of 1 to 20,000 characters."""
+        """Passages to support it, numbered from 1 in this order as `[n]` means them; at most 100 of 1 to 20,000 characters,
+        and of 400,000 together.
+        """
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class MemoryScope(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """The user; empty means none in particular. A caller who is a user sees none of other users'."""
+    """The user; empty means none in particular. A caller sees none of other users', and one whom nobody knows none of any."""
     agent_id: _builtins.str
     """The agent; empty means none in particular."""
     conversation_id: _builtins.str

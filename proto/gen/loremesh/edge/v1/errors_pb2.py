@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dloremesh/edge/v1/errors.proto\x12\x10loremesh.edge.v1*\x8d\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_MESH_NOT_READY\x10\x01\x12 \n\x1c\x45RROR_REASON_MESSAGE_INVALID\x10\x02\x12\x1d\n\x19\x45RROR_REASON_RUN_UNDERWAY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dloremesh/edge/v1/errors.proto\x12\x10loremesh.edge.v1*\xb2\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_MESH_NOT_READY\x10\x01\x12 \n\x1c\x45RROR_REASON_MESSAGE_INVALID\x10\x02\x12\x1d\n\x19\x45RROR_REASON_RUN_UNDERWAY\x10\x03\x12#\n\x1f\x45RROR_REASON_WEBSOCKET_REQUIRED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loremesh.edge.v1.errors_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=52
-  _globals['_ERRORREASON']._serialized_end=193
+  _globals['_ERRORREASON']._serialized_end=230
 # @@protoc_insertion_point(module_scope)

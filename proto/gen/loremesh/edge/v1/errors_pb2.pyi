@@ -30,6 +30,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A WebSocket's message is not one of those there are. INVALID_ARGUMENT."""
     ERROR_REASON_RUN_UNDERWAY: _ErrorReason.ValueType  # 3
     """A run is under way on this WebSocket, which carries one at a time. FAILED_PRECONDITION."""
+    ERROR_REASON_WEBSOCKET_REQUIRED: _ErrorReason.ValueType  # 4
+    """The path is for WebSockets, and the request opens none. INVALID_ARGUMENT."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the edge service refuses a call, beside `loremesh.common.v1.ErrorReason`."""
@@ -42,4 +44,6 @@ ERROR_REASON_MESSAGE_INVALID: ErrorReason.ValueType  # 2
 """A WebSocket's message is not one of those there are. INVALID_ARGUMENT."""
 ERROR_REASON_RUN_UNDERWAY: ErrorReason.ValueType  # 3
 """A run is under way on this WebSocket, which carries one at a time. FAILED_PRECONDITION."""
+ERROR_REASON_WEBSOCKET_REQUIRED: ErrorReason.ValueType  # 4
+"""The path is for WebSockets, and the request opens none. INVALID_ARGUMENT."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -66,9 +66,9 @@ def timeouts(connect_seconds: float) -> httpx2.Timeout:
 
 
 @asynccontextmanager
-async def pool(base_url: str, *, connect_seconds: float) -> AsyncIterator[httpx2.AsyncClient]:
-    """Connections to one provider."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+async def pool(base_url: str, *, connect_seconds: float, kept: int = 20) -> AsyncIterator[httpx2.AsyncClient]:
+    """Connections to one provider, of which some are `kept` for further requests."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=kept)
     # A proxy of the environment is not for this machine.
     trust = urlsplit(base_url).hostname not in _LOOPBACK
     async with httpx2.AsyncClient(timeout=timeouts(connect_seconds), limits=limits, trust_env=trust) as http:

@@ -1,8 +1,12 @@
-"""Tools for models which know of none: offered in words, and asked for in JSON that a schema constrains."""
+"""Tools for models which know of none: offered in words, and asked for in JSON that a schema constrains.
+
+Small models ask for the same again and again, and fill in whatever they may: so each tool is to be had once in a run,
+and is offered with the arguments that it must have.
+"""
 
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -26,6 +30,9 @@ from loremesh_agent.ports import (
 _OFFER = """You may use these tools:
 {tools}
 Reply in JSON. To use a tool: {{"tool": NAME, "arguments": {{...}}}}. To answer: {{"answer": ...}}."""
+_CONCLUDE = "Using only this information, answer in one or two sentences: {question}"
+# With others beside these a schema says more than what its properties do.
+_PLAIN = frozenset({"$schema", "additionalProperties", "description", "properties", "required", "title", "type"})
 _OPENING = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
 # Characters of a JSON string that are there in full: half an escape or half a surrogate pair has to wait.
 _WHOLE = re.compile(
@@ -60,11 +67,12 @@ class LocalTools:
         """See ports.ModelSource."""
         for attachment in (each for message in request.messages for each in message.attachments):
             raise AttachmentUnsupported(attachment.media_type, model=f"{self.name}/{request.model}")
-        asked = replace(request, messages=_in_words(request))
-        if request.tools:
+        left = _left(request)
+        asked = replace(request, tools=(), messages=_in_words(request, left))
+        if left:
             # A stop that is a line's end would end the JSON, too.
-            asked = replace(asked, tools=(), stop=(), response_schema=_schema(request))
-        reply = _Reply() if request.tools else None
+            asked = replace(asked, stop=(), response_schema=_schema(request, left))
+        reply = _Reply() if left else None
         async with aclosing(self._source.stream(asked)) as events:
             async for event in events:
                 match event:
@@ -121,11 +129,17 @@ class _Reply:
         raise ModelOutputInvalid("it is not the JSON that was asked for", provider=provider, model=model)
 
 
-def _schema(request: ModelRequest) -> Mapping[str, Any]:
+def _left(request: ModelRequest) -> Sequence[ToolSpec]:
+    """The tools that were not called yet."""
+    called = {call.name for message in request.messages for call in message.tool_calls}
+    return [spec for spec in request.tools if spec.name not in called]
+
+
+def _schema(request: ModelRequest, tools: Sequence[ToolSpec]) -> Mapping[str, Any]:
     """Of a reply: a tool and its arguments, or an answer."""
     answer = request.response_schema or {"type": "string"}
-    replies = [_object(tool={"const": spec.name}, arguments=_alone(spec.input_schema)) for spec in request.tools]
-    return {"anyOf": [*replies, _object(answer=_alone(answer))]}
+    calls = [_object(tool={"const": spec.name}, arguments=_least(spec.input_schema)) for spec in tools]
+    return {"anyOf": [*calls, _object(answer=_alone(answer))]}
 
 
 def _object(**properties: object) -> Mapping[str, Any]:
@@ -137,17 +151,35 @@ def _alone(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "object"} if "$ref" in json.dumps(schema) else schema
 
 
-def _in_words(request: ModelRequest) -> tuple[PromptMessage, ...]:
-    """The messages with tools, calls and results as text."""
+def _least(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema of a tool's arguments, of those alone which it requires."""
+    if schema.keys() - _PLAIN or "$ref" in json.dumps(schema):
+        return _alone(schema)
+    needed = schema.get("required", ())
+    return _object(**{name: each for name, each in schema.get("properties", {}).items() if name in needed})
+
+
+def _in_words(request: ModelRequest, left: Sequence[ToolSpec]) -> tuple[PromptMessage, ...]:
+    """The messages with tools, calls and results as text; where no tool is left, the question with all results."""
     names = {call.id: call.name for message in request.messages for call in message.tool_calls}
+    if names and not left:
+        return _concluding(request.messages, names)
     messages = [_plain(message, names) for message in request.messages]
-    if request.tools:
+    if left:
         offer = _OFFER.format(tools="\n".join(map(_described, request.tools)))
         if messages and messages[0].role == "system":
             messages[0] = replace(messages[0], content=f"{messages[0].content}\n\n{offer}")
         else:
             messages.insert(0, PromptMessage("system", offer))
     return tuple(messages)
+
+
+def _concluding(messages: Sequence[PromptMessage], names: Mapping[str, str]) -> tuple[PromptMessage, ...]:
+    """Without the calls, which a small model would only go on with."""
+    asked = max(at for at, message in enumerate(messages) if message.role == "user")
+    results = [_plain(message, names).content for message in messages[asked:] if message.role == "tool"]
+    told = "\n\n".join([*results, _CONCLUDE.format(question=messages[asked].content)])
+    return (*messages[:asked], replace(messages[asked], content=told))
 
 
 def _plain(message: PromptMessage, names: Mapping[str, str]) -> PromptMessage:
@@ -158,4 +190,5 @@ def _plain(message: PromptMessage, names: Mapping[str, str]) -> PromptMessage:
 
 
 def _described(spec: ToolSpec) -> str:
-    return f"- {spec.name}{json.dumps(spec.input_schema.get('properties', {}))}: {spec.description}"
+    purpose = spec.description.partition(". ")[0].removesuffix(".")
+    return f"- {spec.name}({', '.join(spec.input_schema.get('required', ()))}): {purpose}."

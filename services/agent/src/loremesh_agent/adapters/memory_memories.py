@@ -19,6 +19,7 @@ from loremesh_agent.domain.memories import (
     Receipt,
     Standing,
     cosine,
+    looking_as,
     standing,
     user_of,
     whole_text,
@@ -142,9 +143,9 @@ class MemoryMemories:
 
     async def receipt(self, receipt_id: str) -> Receipt:
         """See ports.MemoryStore."""
-        user = user_of(identity.current().principal)
+        user = looking_as(identity.current().principal)
         owner, receipt = self.receipts.get(key(receipt_id), ("", None))
-        if receipt is None or user not in ("", owner):
+        if receipt is None or user not in (None, owner):
             raise MemoryReceiptNotFound(receipt_id)
         return receipt
 
@@ -226,8 +227,8 @@ class MemoryMemories:
         return [each for (owner, _), each in self.kept.items() if owner == tenant and not each.receipt_id]
 
     def _visible(self) -> list[_Kept]:
-        user = user_of(identity.current().principal)
-        return [each for each in self._live() if not user or each.memory.user_id in ("", user)]
+        user = looking_as(identity.current().principal)
+        return [each for each in self._live() if user is None or each.memory.user_id in ("", user)]
 
 
 def _memory(new: NewMemory, memory_id: str, *, now: datetime, supersedes: str) -> Memory:

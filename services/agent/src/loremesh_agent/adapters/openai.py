@@ -48,8 +48,10 @@ class OpenAIProvider:
     async def open(cls, *, name: str, base_url: str, api_key: str, connect_seconds: float) -> AsyncIterator[Self]:
         """A provider over one pool of connections. Empty: OpenAI's own `base_url`; no `api_key`."""
         url = base_url or _OWN
+        # llama.cpp closes what it promised to keep, which the next request may meet.
+        kept = 0 if name == "local" else 20
         async with (
-            answers.pool(url, connect_seconds=connect_seconds) as http,
+            answers.pool(url, connect_seconds=connect_seconds, kept=kept) as http,
             openai.AsyncOpenAI(
                 api_key=api_key or "none",
                 base_url=url,

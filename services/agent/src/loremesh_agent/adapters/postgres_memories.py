@@ -12,7 +12,7 @@ from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
 from loremesh_agent.adapters.postgres_memory_receipts import RECEIPT, forget, purge_expired, receipt
-from loremesh_agent.domain.memories import Kind, Memory, NewMemory, Receipt, user_of
+from loremesh_agent.domain.memories import Kind, Memory, NewMemory, Receipt, looking_as
 from loremesh_agent.errors import ConversationNotFound, MemoryFull, MemoryNotFound, MemoryReceiptNotFound
 from loremesh_agent.ports import Scope
 
@@ -26,8 +26,8 @@ COLUMNS = (
     " valid_until, run_id, message_id, seq, create_time, supersedes,"
     " CASE WHEN superseded_at <= now() THEN superseded_by ELSE '' END AS superseded_by"
 )
-# Of what a caller may see: a user sees nothing of other users.
-VISIBLE = "receipt_id IS NULL AND (%(user)s = '' OR user_id IN ('', %(user)s))"
+# Of what a caller may see: a user sees nothing of other users, and nobody in particular nothing of any.
+VISIBLE = "receipt_id IS NULL AND (%(user)s::text IS NULL OR user_id IN ('', %(user)s))"
 STANDS = (
     "(superseded_at IS NULL OR superseded_at > now()) AND valid_from <= now()"
     " AND (valid_until IS NULL OR valid_until > now())"
@@ -98,7 +98,7 @@ _SOURCE = "SELECT content FROM messages WHERE id = %s"
 
 _RECEIPT = f"""
 SELECT {RECEIPT} FROM memory_receipts
-WHERE id = %(id)s AND (%(user)s = '' OR user_id = %(user)s) AND create_time > now() - interval '90 days'
+WHERE id = %(id)s AND (%(user)s::text IS NULL OR user_id = %(user)s) AND create_time > now() - interval '90 days'
 """  # noqa: S608
 
 
@@ -188,9 +188,9 @@ class PostgresMemories:
         return await purge_expired(self._database)
 
 
-def caller() -> str:
-    """The user for whom a statement is run; empty for a caller who is none in particular."""
-    return user_of(identity.current().principal)
+def caller() -> str | None:
+    """See looking_as."""
+    return looking_as(identity.current().principal)
 
 
 def of_scope(scope: Scope) -> dict[str, Any]:

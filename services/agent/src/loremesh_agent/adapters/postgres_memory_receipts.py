@@ -21,7 +21,8 @@ _HIDE = "UPDATE memories SET receipt_id = %(receipt_id)s, vector_pending = false
 
 _INSERT = f"""
 INSERT INTO memory_receipts (id, user_id, memories, finish_time)
-VALUES (%(receipt_id)s, %(user)s, %(memories)s, CASE WHEN %(memories)s = 0 THEN now() END) RETURNING {RECEIPT}
+VALUES (%(receipt_id)s, coalesce(%(user)s, ''), %(memories)s, CASE WHEN %(memories)s = 0 THEN now() END)
+RETURNING {RECEIPT}
 """  # noqa: S608 - made of constants
 
 # Shared: a claim by another waits for our commit, and the heartbeat of our own worker passes over a locked row.

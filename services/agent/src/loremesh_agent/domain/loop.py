@@ -5,16 +5,16 @@ events make the same state in any process, so that a run is taken up anywhere by
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from loremesh_agent.domain import delegation
+from loremesh_agent.domain import loop_calls
 from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import NOTHING, Limit, added, calls_left, reached
 from loremesh_agent.domain.definitions import LimitPolicy
 from loremesh_agent.domain.events import FinishReason
+from loremesh_agent.domain.loop_calls import ASK_HUMAN
 from loremesh_agent.domain.loop_state import InHand, Phase, State
 from loremesh_agent.domain.loop_words import (
     AskHuman,
@@ -38,7 +38,7 @@ from loremesh_agent.domain.loop_words import (
 )
 from loremesh_agent.domain.prompts import PromptMessage
 from loremesh_agent.domain.reviews import Draft, remark
-from loremesh_agent.domain.tools import ApprovalPolicy, Effect, Outcome, ToolCall, ToolSpec, ToolUse
+from loremesh_agent.domain.tools import Outcome, ToolCall
 from loremesh_agent.domain.untrusted import framed
 
 __all__ = [
@@ -67,7 +67,6 @@ __all__ = [
     "ToolTold",
     "Wanted",
     "handed_on",
-    "needs_approval",
     "step",
     "wanted",
 ]
@@ -76,10 +75,6 @@ __all__ = [
 VERSION = 1
 # More are refused: no model needs them, and every one costs an answer.
 CALLS_AT_ONCE = 32
-# A tool nobody calls: the question goes to a human.
-ASK_HUMAN = "ask_human"
-_LONGEST_NAME = 64
-_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Wanted, ...]]:
@@ -149,7 +144,7 @@ def _begun(state: State, event: Begun) -> State:
 
 def _invoke(state: State, call: CheckedCall) -> State:
     """The one call that the run is."""
-    in_hand = _in_hand(state, call, call_id="call_0_0", affordable=True)
+    in_hand = loop_calls.in_hand(state, call, call_id="call_0_0", affordable=True)
     if in_hand.phase is Phase.CALL:
         in_hand = replace(in_hand, number=1)
     return _round_off(
@@ -239,7 +234,7 @@ def _take_up(state: State, event: ModelAnswered) -> State:
         left = calls_left(state.rules.budget, state.spent, grants={**state.grants, "tool_calls": 1_000_000})
     taken: list[InHand] = []
     for index, call in enumerate(calls):
-        in_hand = _in_hand(state, call, call_id=f"call_{event.number}_{index}", affordable=left > 0)
+        in_hand = loop_calls.in_hand(state, call, call_id=f"call_{event.number}_{index}", affordable=left > 0)
         left -= in_hand.phase is not Phase.ANSWERED
         if in_hand.phase is not Phase.ASK:
             state = replace(state, number=state.number + 1)
@@ -253,35 +248,6 @@ def _take_up(state: State, event: ModelAnswered) -> State:
         refusals=(*state.refusals, *refused), limit="tool_calls" if asks_for_more else None,
     )  # fmt: skip
     return _round_off(state)
-
-
-def _in_hand(state: State, call: CheckedCall, *, call_id: str, affordable: bool) -> InHand:
-    rules, name = state.rules, _NAME.sub("_", call.name)[:_LONGEST_NAME]
-    spec = rules.tools.get(call.name)
-    taken = InHand(call_id=call_id, name=name, arguments=call.arguments or {}, phase=Phase.CALL)
-    if spec is None:
-        return _refused(taken, "TOOL_NOT_ALLOWED", f"The tool {name!r} is not one of yours.")
-    if call.arguments is None:
-        return _refused(taken, "TOOL_ARGUMENTS_INVALID", f"Not called. The arguments are not valid: {call.problem}")
-    if rules.hands_on(name) and delegation.found(rules.coworkers, call.arguments["coworker"]) is None:
-        names = ", ".join(each.name for each in rules.coworkers)
-        return _refused(taken, "COWORKER_UNKNOWN", f"Not handed on. The coworkers are: {names}.")
-    if not affordable:
-        return _refused(taken, "BUDGET_EXHAUSTED", "Not called. There are no tool calls left in this run's budget.")
-    asks = name == ASK_HUMAN or needs_approval(spec, rules.uses.get(call.name), untrusted=state.untrusted)
-    return replace(taken, phase=Phase.ASK if asks else Phase.CALL)
-
-
-def needs_approval(spec: ToolSpec, use: ToolUse | None, *, untrusted: bool) -> bool:
-    """Whether a human is asked before a call; `untrusted` while text of strangers is in play."""
-    policy = use.approval if use else ApprovalPolicy.AS_NEEDED
-    if policy is ApprovalPolicy.AS_NEEDED:
-        return untrusted and spec.effect is not Effect.READ_ONLY
-    return policy is ApprovalPolicy.ALWAYS
-
-
-def _refused(call: InHand, reason: str, content: str) -> InHand:
-    return replace(call, phase=Phase.ANSWERED, outcome=Outcome.REFUSED, reason=reason, content=content)
 
 
 def _told(state: State, event: ToolTold) -> State:
@@ -326,25 +292,10 @@ def _decided(state: State, event: HumanDecided) -> State:
         return state
     if event.fails_run:
         return replace(state, end=_expired(state, event))
-    changed = _call_decided(call, event, is_all=state.invoked)
+    changed = loop_calls.decided(call, event, is_all=state.invoked)
     refused = (changed,) if changed.outcome is Outcome.REFUSED else ()
     calls = tuple(changed if each is call else each for each in state.calls)
     return _round_off(replace(state, calls=calls, refusals=(*state.refusals, *refused)))
-
-
-def _call_decided(call: InHand, event: HumanDecided, *, is_all: bool) -> InHand:
-    if event.answer:
-        as_it_is = is_all or call.phase is Phase.REVIEW
-        content = event.answer if as_it_is else f"A human answered: {event.answer}"
-        return replace(call, phase=Phase.ANSWERED, number=event.number, content=content)
-    if not event.granted or call.name == ASK_HUMAN:
-        comment = f": {event.comment}" if event.comment else "."
-        return replace(_refused(call, "TOOL_DENIED", f"A human denied this call{comment}"), number=event.number)
-    if event.problem:
-        content = f"Not called. The arguments are not valid: {event.problem}"
-        return replace(_refused(call, "TOOL_ARGUMENTS_INVALID", content), number=event.number)
-    arguments = call.arguments if event.arguments is None else event.arguments
-    return replace(call, phase=Phase.CALL, number=event.number, arguments=arguments, approval_id="")
 
 
 def _expired(state: State, event: HumanDecided) -> Finish:

@@ -164,8 +164,16 @@ def whole_text(subject: str, attribute: str, content: str) -> str:
 
 
 def user_of(principal: str) -> str:
-    """The user a caller is; empty for callers who are none in particular, and see every user's memories."""
+    """The user a caller is; empty for callers who are none in particular."""
     return "" if principal in _NOBODY else principal
+
+
+def looking_as(principal: str) -> str | None:
+    """The user whose memories a caller sees beside those of no user; None for work of our own, which sees all.
+
+    Whom the gateway does not know is not trusted to be somebody, whatever scope is named.
+    """
+    return user_of(principal) if principal else None
 
 
 def standing(memory: Memory, *, now: datetime) -> Standing:

@@ -11,6 +11,7 @@ from loremesh_kit.loops import repeat, unless
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 
+from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.events import Event, Heartbeat
 from loremesh_agent.domain.journal import payload_of
@@ -46,13 +47,19 @@ class ChatJobs:
         self._heartbeat = heartbeat
 
     async def create(
-        self, question: Question, *, request: bytes, claim: Claim | None, again: bool = False
+        self,
+        question: Question,
+        *,
+        request: bytes,
+        claim: Claim | None,
+        again: bool = False,
+        agent: Agent | None = None,
     ) -> tuple[str, str]:
-        """Ids of the job and of its conversation; `again` as in ChatJobStore.create.
+        """Ids of the job and of its conversation; `again` as in ChatJobStore.create, `agent` as in ChatEngine.stream.
 
         Raises as ChatEngine.check and ChatJobStore.create.
         """
-        agent = await self._chat.check(question)
+        agent = agent or await self._chat.check(question)
         turn = new_turn(question, agent, claim=claim)
         return await self._store.create(turn, request, busy=agent.busy_policy, again=again)
 

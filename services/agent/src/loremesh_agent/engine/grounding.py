@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 
+from loremesh_kit.errors import InvalidField
+
 from loremesh_agent.domain import claims
 from loremesh_agent.domain.claims import Claim
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import PassagesRequired
 from loremesh_agent.ports import ConversationStore
+
+# A second's work for a long text.
+_LONGEST_PASSAGES = 400_000
 
 
 class Grounding:
@@ -20,8 +25,11 @@ class Grounding:
     async def check(self, text: str, *, question: str, passages: Sequence[str], message_id: str) -> list[Claim]:
         """The claims of the text, or of a kept answer, with what supports them.
 
-        Passages of deleted documents support nothing any more. Raises PassagesRequired, MessageNotFound.
+        Passages of deleted documents support nothing any more. Raises PassagesRequired, MessageNotFound, InvalidField.
         """
+        if sum(map(len, passages)) > _LONGEST_PASSAGES:
+            message = f"passages must not be longer than {_LONGEST_PASSAGES} characters together"
+            raise InvalidField(message, field="passages")
         if bool(passages) == bool(message_id) or not (text or message_id):
             raise PassagesRequired
         titles: Sequence[str] = ()
@@ -32,5 +40,5 @@ class Grounding:
             numbered = [given.get(number) for number in range(1, max(given, default=0) + 1)]
             passages = [passage.content if passage else "" for passage in numbered]
             titles = [passage.title if passage else "" for passage in numbered]
-        # A long text against many passages takes seconds, which belong to all who are waiting.
+        # A long text against many passages takes a while, which belongs to all who are waiting.
         return await asyncio.to_thread(claims.check, text, question=question, passages=passages, titles=titles)

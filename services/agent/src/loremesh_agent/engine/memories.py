@@ -20,9 +20,9 @@ from loremesh_agent.domain.memories import (
     NewMemory,
     Ranked,
     Receipt,
+    looking_as,
     rank,
     standing,
-    user_of,
 )
 from loremesh_agent.errors import MemoryInvalid, MemoryNotFound, ScopeRequired
 from loremesh_agent.ports import Fact, MemoryStore, Recalled, RecallIndex, Scope, TextEmbedder
@@ -142,9 +142,9 @@ class Memories:
             raise MemoryInvalid("confidence must be above 0 and at most 1", field="confidence")
         if (new.kind is Kind.SHORT_TERM) != bool(new.conversation_id):
             raise MemoryInvalid("a conversation is named with SHORT_TERM, and only then", field="scope.conversation_id")
-        caller = user_of(identity.current().principal)
-        if caller and new.user_id not in ("", caller):
-            raise MemoryInvalid("a user remembers nothing for another user", field="scope.user_id")
+        caller = looking_as(identity.current().principal)
+        if caller is not None and new.user_id not in ("", caller):
+            raise MemoryInvalid("nobody remembers anything for another user", field="scope.user_id")
         return self._timed(new, ttl)
 
     def _timed(self, new: NewMemory, ttl: timedelta | None) -> NewMemory:

@@ -30,6 +30,8 @@ from loremesh_agent.engine.waiting import Waiting
 from loremesh_agent.errors import GivenUp, TenantBudgetExhausted
 from loremesh_agent.ports import AskedInBackground, Recorded
 
+# Of time left, which is as good as none.
+_LEAST_SECONDS = 0.05
 _log = structlog.get_logger(__name__)
 
 
@@ -222,7 +224,7 @@ class _Run:
                 event, step = await self._outcomes.get()
         except TimeoutError:
             # Unless it has been waiting for its minute.
-            if not self._seconds_left():
+            if (self._seconds_left() or 0.0) < _LEAST_SECONDS:
                 self._apply(loop.LimitReached("time"))
             return
         self._in_flight.pop(step.number, None)
@@ -300,7 +302,9 @@ class _Run:
         sources = await self._means.quoting.without_deleted(concluding.sources(self._state, text))
         answer = replace(answer, sources=sources)
         if self._asked.order and end.end is loop.End.COMPLETED:
-            # Whoever comes next is told of it when this is told to be over.
+            # Whoever comes next is told of it when this is told to be over; what the model said is safe meanwhile.
+            if self._agent.memory:
+                await self._commit()
             await _learn(self._means, self._asked, self._prepared, answer)
         self._telling.add(concluding.terminal(answer, end))
         await self._telling.finish(self._change(), concluding.finished(answer, end))

@@ -6,6 +6,7 @@ from contextlib import aclosing
 import structlog
 from loremesh_kit.errors import ServiceError
 
+from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.events import Answer, Cancelled, Completed, Event, Failed, Incomplete
 from loremesh_agent.domain.questions import Question
@@ -48,15 +49,17 @@ class Talking:
         """
         agent = await self._chat.check(question)
         if needs_run(agent, question):
-            events = self._run(question, request=request, claim=claim)
+            events = self._run(question, agent, request=request, claim=claim)
         else:
             events = self._chat.stream(question, claim=claim, agent=agent)
         async with aclosing(events):
             async for event in events:
                 yield event
 
-    async def _run(self, question: Question, *, request: bytes, claim: Claim | None) -> AsyncGenerator[Event, None]:
-        job_id, _ = await self._jobs.create(question, request=request, claim=claim, again=True)
+    async def _run(
+        self, question: Question, agent: Agent, *, request: bytes, claim: Claim | None
+    ) -> AsyncGenerator[Event, None]:
+        job_id, _ = await self._jobs.create(question, request=request, claim=claim, again=True, agent=agent)
         is_over = False
         try:
             async with aclosing(self._jobs.watch(job_id, after_seq=0)) as events:

@@ -79,6 +79,8 @@ class ProviderDouble:
                     return False
         finally:
             leaving.cancel()
+            # Until then nobody else may read.
+            await asyncio.wait({leaving})
         writer.write(b"0\r\n\r\n")
         return True
 

@@ -5,11 +5,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cel_expr_python import cel  # type: ignore[import-untyped]
 from loremesh_kit.errors import FieldViolation
 
 from loremesh_crew.domain import inputs, patterns, placeholders, schemas
-from loremesh_crew.domain.definitions import Crew, CrewTask, Guardrail, Process
+from loremesh_crew.domain.definitions import Crew, CrewTask, Guardrail, Process, VariableType
+from loremesh_crew.domain.expressions import ExpressionInvalid, compile_expression
+from loremesh_crew.domain.guardrails import VARIABLES
 from loremesh_crew.domain.patterns import PatternRefused
 from loremesh_crew.errors import CrewInvalid, InputInvalid, InputMissing
 
@@ -162,16 +163,10 @@ def _never_passed(guardrails: Sequence[Guardrail], *, field: str) -> Iterator[Fi
 def _expression_problem(expression: str) -> str:
     """Why an expression over an output cannot be a guardrail; empty where it can."""
     try:
-        kind = _OUTPUT.compile(expression).return_type()
-    except RuntimeError as error:
-        lines = str(error).splitlines() or [""]
-        return f"It cannot be read: {lines[0][:300]}"
-    if kind not in (cel.Type.BOOL, cel.Type.DYN):
-        return f"It gives {kind.name().lower()}, not true or false."
+        compile_expression(expression, VARIABLES, VariableType.BOOL)
+    except ExpressionInvalid as invalid:
+        return f"The expression cannot be used: {invalid.problem}."
     return ""
-
-
-_OUTPUT = cel.NewEnv(variables={"output": cel.Type.STRING, "json": cel.Type.Map(cel.Type.STRING, cel.Type.DYN)})
 
 
 def _dependency_faults(tasks: Sequence[CrewTask], *, is_sequence: bool) -> Iterator[FieldViolation]:

@@ -26,6 +26,8 @@ RESERVED = frozenset(
 _MAX_COMPREHENSIONS = 2
 # Characters and values touched: what a variable weighs, as often as it is named, in rounds of comprehensions too.
 _MAX_WEIGHT = 5_000_000
+# With regular expressions, which may take a thousand steps for a character.
+_MAX_WEIGHT_MATCHED = 200_000
 _MAX_ROUNDS = 10_000
 # Values and characters in a result.
 _MAX_RESULT_VALUES = 100_000
@@ -97,6 +99,7 @@ class _Names:
     repeated: list[str] = field(default_factory=list)
     # How often each comprehension names what is its own.
     own: list[int] = field(default_factory=list)
+    matches: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,10 @@ def _names(text: str, types: Mapping[str, VariableType]) -> _Names:
                 raise ExpressionInvalid("it has a comprehension inside of another")
             names.own.append(0)
             inside_of = depth
-        elif match.lastgroup == "name" and inside_of is not None and not found.startswith("."):
-            names.own[-1] += 1
+        elif match.lastgroup == "name":
+            names.matches |= found.lstrip(".").strip() == "matches"
+            if inside_of is not None and not found.startswith("."):
+                names.own[-1] += 1
     if len(names.own) > _MAX_COMPREHENSIONS:
         raise ExpressionInvalid(f"it has more than {_MAX_COMPREHENSIONS} comprehensions")
     return names
@@ -215,7 +220,7 @@ def _weigh(compiled: Compiled, data: Mapping[str, Any]) -> None:
     # One comprehension may hand the next as many copies of its values as it names them.
     total = sum(sum(weights[name]) for name in names.variables) * math.prod(max(1, each) for each in names.own)
     total += rounds * sum(sum(weights[name]) for name in names.repeated)
-    if total > _MAX_WEIGHT:
+    if total > (_MAX_WEIGHT_MATCHED if names.matches else _MAX_WEIGHT):
         raise ExpressionFailed("the values are too large for it")
 
 

@@ -92,13 +92,22 @@ def left(run: Pinned, state: FlowRunState, time: datetime) -> RunLimits:
 def spent(run: Pinned, state: FlowRunState, at: FlowState) -> str:
     """What nothing is left of that a state's work would take; empty where there is enough to begin."""
     limits, used = run.limits, state.usage
-    asked = [("tool_calls", limits.max_tool_calls, used.tool_calls)]
+    asked = []
     if not isinstance(at.work, ToolWork):
         asked = [
             ("tokens", limits.max_tokens, used.input_tokens + used.output_tokens),
             ("cost", limits.max_cost_micros, used.cost_micros),
         ]
+    if _may_call_tools(at):
+        asked.append(("tool_calls", limits.max_tool_calls, used.tool_calls))
     return next((name for name, most, taken in asked if most and taken >= most), "")
+
+
+def _may_call_tools(at: FlowState) -> bool:
+    """Whether a state's work calls tools as far as it can be told; of crews and flows it cannot."""
+    if isinstance(at.work, AgentWork):
+        return bool(at.work.agent.agent_id or at.work.agent.tools or at.work.task.tools)
+    return True
 
 
 def asked_for(flow: Flow) -> frozenset[str] | None:

@@ -44,17 +44,11 @@ async def test_events_are_numbered_from_one_in_each_run(database):
 
 async def test_events_of_one_moment_follow_each_other(database):
     async def at_once(count):
-<<<<<<< HEAD
         entries = [
             eventlog.Entry(kind="delta", payload={"n": n, "x": "ไทย"}, attempt=2, path=["task"]) for n in range(count)
         ]
         async with database.transaction() as connection:
             await eventlog.append_all(connection, run_id="run", entries=entries)
-=======
-        happened = [eventlog.Entry(kind="delta", payload={"n": n, "x": "ไทย"}, attempt=2) for n in range(count)]
-        async with database.transaction() as connection:
-            await eventlog.append_all(connection, run_id="run", entries=happened)
->>>>>>> h3
 
     for count in (2, 0, 3):
         await at_once(count)
@@ -65,11 +59,7 @@ async def test_events_of_one_moment_follow_each_other(database):
     events = await read(database)
     assert [event.seq for event in events] == list(range(1, 19))
     assert [event.payload["n"] for event in events] == [0, 1, 0, 1, 2, 1] + [0, 1, 2] * 4
-<<<<<<< HEAD
     assert (events[0].kind, events[0].payload["x"], events[0].attempt, events[0].path) == ("delta", "ไทย", 2, ["task"])
-=======
-    assert (events[0].kind, events[0].payload["x"], events[0].attempt, events[0].path) == ("delta", "ไทย", 2, [])
->>>>>>> h3
 
 
 async def test_reading_goes_on_where_it_stopped(database):

@@ -44,7 +44,7 @@ _GOING = "SELECT 1 FROM runs WHERE finish_time IS NULL"
 _RUNS = "SELECT id, status, summary, parent_run_id FROM runs"
 
 _TASKS_TOLD = """
-SELECT run_id, seq, kind, payload FROM events WHERE kind IN ('task_started', 'task_finished') ORDER BY run_id, seq
+SELECT run_id, seq, kind, payload, path FROM events WHERE kind IN ('task_started', 'task_finished') ORDER BY run_id, seq
 """
 
 _EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
@@ -117,7 +117,7 @@ def _run(row: dict[str, Any], told: Sequence[dict[str, Any]]) -> RunRow:
     late = []
     for event in told:
         # A flow comes to a state again and again: each visit is another.
-        task = "/".join(event["payload"].get("path", ())) + str(event["payload"].get("visit", ""))
+        task = "/".join(event["path"]) + str(event["payload"].get("visit", ""))
         if event["kind"] == "task_started" and finished[task]:
             late.append(task)
         if event["kind"] == "task_finished":

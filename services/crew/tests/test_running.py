@@ -281,3 +281,24 @@ async def test_runs_are_purged_when_their_days_are_over(these):
         await these.views.get(run_id)
     assert await these.views.events(run_id, after_seq=0, limit=9) == []
     assert (await these.views.get(other)).id == other
+
+
+async def test_a_task_that_the_agent_service_lost_has_failed(these):
+    run_id = await these.begin(tasks=1)
+    await these.do("start-task")
+    these.tasks.standings.clear()
+    assert await these.inquiry.ask() == 0
+    await these.database.fetch("UPDATE run_tasks SET asked_time = now() - interval '61 s'")
+    assert await these.inquiry.ask() == 1
+
+    assert (await these.views.get(run_id)).state.outputs == {f"{run_id}.1": "DEPENDENCY_UNAVAILABLE"}
+    assert await these.inquiry.ask() == 0
+
+
+async def test_a_task_that_is_silent_and_at_work_stays_so(these):
+    run_id = await these.begin(tasks=1)
+    await these.do("start-task")
+    await these.database.fetch("UPDATE run_tasks SET asked_time = now() - interval '61 s'")
+
+    assert (await these.inquiry.ask(), await these.inquiry.ask()) == (1, 0)
+    assert (await these.views.get(run_id)).decisions == 1

@@ -8,17 +8,18 @@ import pytest
 
 from tests.system.conftest import Mesh
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
-def test_agents_act_as_the_walk_tells(mesh: Mesh, repository: Path) -> None:
+@pytest.mark.parametrize("walk", ["agents", "crews"])
+def test_it_is_as_the_walk_tells(mesh: Mesh, repository: Path, walk: str) -> None:
     environment = {**os.environ, "LOREMESH_HOME": str(mesh.home.root), "LOREMESH_URL": mesh.url, "UV_NO_SYNC": "1"}
-    walk = subprocess.run(
-        [repository / "docs/walks/agents.sh"],
+    walked = subprocess.run(
+        [repository / f"docs/walks/{walk}.sh"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    assert walk.returncode == 0, walk.stdout[-4000:]
+    assert walked.returncode == 0, walked.stdout[-4000:]

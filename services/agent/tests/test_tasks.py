@@ -16,7 +16,7 @@ from loremesh_agent.adapters.memory import Pause, ScriptedProvider
 from loremesh_agent.adapters.postgres_chat_jobs import PostgresChatJobs
 from loremesh_agent.adapters.toolbox import FixedToolbox
 from loremesh_agent.domain.tools import Effect, ToolResult
-from loremesh_agent.errors import ProviderRefused
+from loremesh_agent.errors import ProviderRefused, ProviderUnavailable
 from loremesh_agent.ports import ModelText
 from loremesh_kit.channel import reason_of
 from loremesh_kit.testing import caller
@@ -485,3 +485,30 @@ async def test_an_agents_model_is_asked_so_often_in_a_minute(mesh: Mesh, monkeyp
 
 
 _SECONDS_ASKED = "SELECT floor(extract(epoch FROM finish_time))::int AS second FROM steps WHERE kind = 'MODEL'"
+
+
+async def test_what_others_wrote_in_a_task_has_a_human_asked_before_anything_changes(mesh: Mesh) -> None:
+    tool = CountingTool("pay", Effect.SIDE_EFFECTING)
+    mesh.toolbox = FixedToolbox([tool])
+    mesh.provider = ScriptedProvider(calls(("pay", "a")), words("Paid."), calls(("pay", "b")))
+    agent = inline(tools=uses("pay"))
+    async with mesh.replica() as replica:
+        await replica.tasks.CreateTask(request(agent=agent))
+        assert (await ended(replica)).output == "Paid."
+        await replica.tasks.CreateTask(request("run.2", agent=agent, untrusted=True))
+        assert (await stands(replica, pb.AGENT_TASK_STATE_WAITING, task_id="run.2")).approval_id
+        assert len(tool.calls) == 1
+
+
+@pytest.mark.parametrize(("effect", "retryable"), [(Effect.SIDE_EFFECTING, False), (Effect.IDEMPOTENT, True)])
+async def test_a_task_that_changed_something_is_not_to_be_done_anew(
+    mesh: Mesh, effect: Effect, retryable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loremesh_agent.adapters.postgres_tasks.MAX_ATTEMPTS", 1)
+    mesh.toolbox = FixedToolbox([CountingTool("pay", effect)])
+    away = ProviderUnavailable("No.", provider="local", model="m")
+    mesh.provider = ScriptedProvider(calls(("pay", "a")), *[[away]] * 20)
+    async with mesh.replica() as replica:
+        await replica.tasks.CreateTask(request(agent=inline(tools=uses("pay"))))
+        failed = await ended(replica)
+        assert (failed.reason, failed.retryable) == ("PROVIDER_UNAVAILABLE", retryable)

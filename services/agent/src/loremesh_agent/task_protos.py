@@ -12,7 +12,7 @@ from loremesh_kit.text import clean
 
 from loremesh_agent.adapters.structs import plain
 from loremesh_agent.agent_protos import read_agent, read_name, read_schema, read_tool_use
-from loremesh_agent.domain.chat_jobs import ChatJob, Status
+from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.definitions import AgentDefinition
 from loremesh_agent.domain.delegation import Coworker
 from loremesh_agent.domain.events import Answer, FinishReason
@@ -61,6 +61,7 @@ def order(request: pb.CreateTaskRequest) -> TaskOrder:
         memory_agent_id=clean(request.memory_agent_id),
         memory_run_id=clean(request.memory_run_id),
         priority=request.priority,
+        untrusted=request.untrusted,
     )
 
 
@@ -97,7 +98,7 @@ def task(kept: Task) -> pb.AgentTask:
     )
     if job.answer:
         _answer(proto, job.answer)
-    _say_why(proto, job)
+    _say_why(proto, kept)
     return proto
 
 
@@ -124,9 +125,11 @@ def _refuse(name: str) -> Any:
     raise ValueError(name)
 
 
-def _say_why(proto: pb.AgentTask, job: ChatJob) -> None:
+def _say_why(proto: pb.AgentTask, kept: Task) -> None:
+    job = kept.job
     if job.error:
-        proto.reason, proto.message, proto.retryable = job.error.reason, job.error.message, job.error.retryable
+        proto.reason, proto.message = job.error.reason, job.error.message
+        proto.retryable = job.error.retryable and not kept.changed
     elif job.status is Status.CANCELLED:
         proto.reason, proto.message = RunCancelled.reason, RunCancelled().message
     elif job.status is Status.INCOMPLETE:

@@ -100,7 +100,7 @@ class AgentTask(_message.Message):
     message: _builtins.str
     """The same in a sentence."""
     retryable: _builtins.bool
-    """Whether the same task may succeed later; in FAILED only."""
+    """Whether the same task may succeed later, and nothing was done that doing it anew would do twice; in FAILED only."""
     approval_id: _builtins.str
     """The approval it waits for; empty where it waits for work it handed on."""
     @_builtins.property
@@ -334,6 +334,7 @@ class CreateTaskRequest(_message.Message):
     MEMORY_AGENT_ID_FIELD_NUMBER: _builtins.int
     MEMORY_RUN_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Its id, made by the caller: letters, digits, `.`, `-` and `_`, at most 128."""
     root_run_id: _builtins.str
@@ -350,6 +351,10 @@ class CreateTaskRequest(_message.Message):
     """Short-term memories are those of this run in place of the task's own conversation; empty means its own."""
     priority: _builtins.int
     """The higher comes first, -100 to 100."""
+    untrusted: _builtins.bool
+    """Whether the message holds what others wrote: documents, tools, or agents who read them. Then a call that may change
+    something asks a human first, where its tool's policy is AS_NEEDED.
+    """
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
         """An agent that nobody keeps; its id is what memories and records call it."""
@@ -401,10 +406,11 @@ class CreateTaskRequest(_message.Message):
         memory_agent_id: _builtins.str = ...,
         memory_run_id: _builtins.str = ...,
         priority: _builtins.int = ...,
+        untrusted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "invocation", b"invocation", "limits", b"limits", "reference", b"reference", "response_schema", b"response_schema", "review", b"review", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "coworkers", b"coworkers", "invocation", b"invocation", "limits", b"limits", "memory_agent_id", b"memory_agent_id", "memory_run_id", b"memory_run_id", "message", b"message", "name", b"name", "priority", b"priority", "reference", b"reference", "replace_tools", b"replace_tools", "response_schema", b"response_schema", "review", b"review", "root_run_id", b"root_run_id", "task_id", b"task_id", "tools", b"tools", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "coworkers", b"coworkers", "invocation", b"invocation", "limits", b"limits", "memory_agent_id", b"memory_agent_id", "memory_run_id", b"memory_run_id", "message", b"message", "name", b"name", "priority", b"priority", "reference", b"reference", "replace_tools", b"replace_tools", "response_schema", b"response_schema", "review", b"review", "root_run_id", b"root_run_id", "task_id", b"task_id", "tools", b"tools", "untrusted", b"untrusted", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_worker: _TypeAlias = _typing.Literal["agent", "reference", "invocation"]  # noqa: Y015
     _WhichOneofArgType_worker: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015

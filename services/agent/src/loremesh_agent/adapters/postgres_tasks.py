@@ -22,6 +22,7 @@ from loremesh_agent.adapters.postgres_delegations import open_of_run
 from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.events import Cancelled
 from loremesh_agent.domain.tasks import Task
+from loremesh_agent.domain.tools import Effect, Outcome
 from loremesh_agent.errors import QueueFull, TaskNotFound
 from loremesh_agent.ports import NewTask
 
@@ -62,7 +63,11 @@ _GET = f"""
 SELECT {COLUMNS}, task_id, (
     SELECT approvals.id FROM approvals WHERE run_id = chat_jobs.id AND approvals.state = 'PENDING'
     ORDER BY approvals.id LIMIT 1
-) AS approval_id
+) AS approval_id, EXISTS (
+    SELECT FROM steps JOIN jsonb_array_elements(record -> 'rules' -> 'tools') AS tool ON tool ->> 'name' = steps.name
+    WHERE steps.run_id = chat_jobs.id AND steps.kind = 'TOOL' AND tool ->> 'effect' = '{Effect.SIDE_EFFECTING}'
+        AND coalesce(steps.output ->> 'outcome', '') <> '{Outcome.REFUSED}'
+) AS changed
 FROM chat_jobs WHERE id = (SELECT run_id FROM tasks WHERE tasks.id = %(task_id)s) AND {KEPT}
 """  # noqa: S608 - made of constants
 
@@ -149,10 +154,10 @@ class PostgresTasks:
         if not rows:
             raise TaskNotFound(task_id)
         row = rows[0]
-        kept_id, approval_id = row.pop("task_id"), row.pop("approval_id")
+        kept_id, approval_id, changed = (row.pop(name) for name in ("task_id", "approval_id", "changed"))
         job = await with_answer(self._database, row)
         handed_on = [] if job.finish_time else await open_of_run(self._database, job.id)
-        return Task(id=kept_id, job=job, approval_id=approval_id or "", delegations=handed_on)
+        return Task(id=kept_id, job=job, approval_id=approval_id or "", delegations=handed_on, changed=changed)
 
     async def cancel(self, task_id: str) -> None:
         """See ports.TaskStore."""

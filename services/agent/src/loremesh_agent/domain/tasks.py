@@ -49,6 +49,8 @@ class TaskOrder:
     memory_agent_id: str = ""
     memory_run_id: str = ""
     priority: int = 0
+    # Whether the message holds what others than the caller wrote.
+    untrusted: bool = False
 
     @property
     def invocation(self) -> Invocation | None:
@@ -83,6 +85,8 @@ class Task:
     job: ChatJob
     approval_id: str = ""
     delegations: Sequence[Delegation] = ()
+    # Whether it called a tool that changes something each time, or may have.
+    changed: bool = False
 
 
 def _limited(limits: Limits, changes: Mapping[str, Any]) -> Limits:

@@ -88,7 +88,13 @@ class Preparing:
         begun = loop.Begun(
             messages=messages,
             sources=sources,
-            untrusted=bool(sources or memories or question.attachments or any(each.document_ids for each in history)),
+            untrusted=bool(
+                sources
+                or memories
+                or question.attachments
+                or any(each.document_ids for each in history)
+                or (asked.order and asked.order.untrusted)
+            ),
         )
         state, _ = loop.step(loop.State(rules=rules, model=agent.model), begun)
         record = _record(agent, rules, prompt_messages=len(messages), max_output_tokens=prompt.max_output_tokens)

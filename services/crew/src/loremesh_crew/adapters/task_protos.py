@@ -37,6 +37,7 @@ def create(task_id: str, request: TaskRequest, *, root_run_id: str) -> task_pb2.
         memory_agent_id=request.memory_agent_id,
         memory_run_id=request.memory_run_id,
         priority=request.priority,
+        untrusted=request.untrusted,
     )
     if request.agent:
         proto.agent.CopyFrom(_agent(request.agent))

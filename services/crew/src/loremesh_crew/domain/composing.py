@@ -95,7 +95,15 @@ class Cast:
             memory_agent_id=f"crew.{self._crew.id}" if shared else "",
             memory_run_id=self._run.root_run_id if remembers else "",
             priority=task.priority,
+            untrusted=self._untrusted(item),
         )
+
+    def _untrusted(self, item: Item) -> bool:
+        """Whether what it is asked holds more than its crew's owner and the run's caller wrote."""
+        # What a run below another is given may be an output there.
+        if self._run.depth or self.managed or item.origin is not Origin.TASK:
+            return True
+        return bool(item.depends_on or item.feedback)
 
     def _spec(self, agent: CrewAgent, *, remembers: bool, tools: Sequence[Any] | None) -> AgentSpec:
         memory = agent.memory if remembers else None

@@ -164,6 +164,8 @@ class TaskRequest:
     memory_agent_id: str = ""
     memory_run_id: str = ""
     priority: int = 0
+    # Whether the message holds what others than the run's caller wrote.
+    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

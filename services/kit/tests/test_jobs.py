@@ -217,6 +217,22 @@ async def test_the_dead_letter_and_what_it_means_are_written_together(workshop):
     assert len(await workshop.rows("SELECT * FROM dead_letters")) == 1
 
 
+async def test_a_defect_in_what_a_dead_letter_means_does_not_end_the_worker(workshop):
+    async def on_dead(_, job, __):
+        if job.attempt == 1:
+            raise ValueError("a defect")
+
+    async def handler(_):
+        raise DocumentCorrupt("no")
+
+    workshop.handlers["noop"] = handler
+    async with workshop.open(workshop.worker(on_dead=on_dead, lease=0.6)):
+        job_id = await workshop.enqueue()
+        await workshop.until("FAILED")
+
+    assert (await workshop.job(job_id))["attempt"] == 2
+
+
 async def test_returning_without_completing_is_a_failed_attempt(workshop):
     async def handler(job):
         if job.attempt == 2:

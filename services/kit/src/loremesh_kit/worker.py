@@ -195,6 +195,9 @@ class JobWorker:
             # Not even the failure could be written: the lease runs out and another worker takes over.
             _log.warning("job left to its lease", reason=failure.reason)
             return "left"
+        except Exception:  # noqa: BLE001 - the outermost edge: a defect of one job must not end the others
+            _log.exception("job left to its lease")
+            return "left"
 
     async def _attempt(self, job: Job) -> ServiceError | None:
         """Run the handler; what went wrong, if anything. Raises FenceLost."""

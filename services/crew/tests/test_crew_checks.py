@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loremesh_crew.domain import crew_checks, schemas
+from loremesh_crew.domain import crew_checks, guardrails, schemas
 from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask, Guardrail, Process
 
 pytestmark = pytest.mark.unit
@@ -242,3 +242,22 @@ def test_a_recursive_schema_is_followed_into_the_value() -> None:
     assert schemas.schema_problem(tree) is None
     assert schemas.problem(tree, {"left": {"left": {}}}) is None
     assert schemas.problem(tree, {"left": {"left": {"x": 1}}}) == "left.left: 'x' is not known; there is 'left'."
+
+
+def test_patterns_take_no_longer_for_many_values_than_for_one() -> None:
+    pattern = "a.{0,999}b.{0,900}Q"
+    schema = {"type": "object", "properties": {"all": {"type": "array", "items": {"pattern": pattern}}}}
+
+    assert schemas.schema_problem(schema) is None
+    assert "to be checked" in str(schemas.problem(schema, {"all": ["abxy" * 1000] * 100}))
+    assert "to be checked" in str(schemas.problem(schema, {"all": ["abxy" * 50_000]}))
+    assert "does not fulfil pattern" in str(schemas.problem(schema, {"all": ["abxy"]}))
+
+
+@pytest.mark.parametrize("kind", ["matches", "matches_not"])
+def test_an_output_too_long_for_a_guardrails_pattern_does_not_fulfil_it(kind: str) -> None:
+    guardrail = Guardrail(**{kind: "a.{0,999}b.{0,900}Q"}, message="Too long.")
+    start = time.perf_counter()
+
+    assert guardrails.problem([guardrail], "abxy" * 250_000, None) == "Too long."
+    assert time.perf_counter() - start < 2

@@ -49,8 +49,8 @@ def text(value: Any) -> str:
 
 
 def dump(value: Any) -> str:
-    """A state, or what is pinned."""
-    return _adapter(type(value)).dump_json(value).decode()
+    """A state, or what is pinned; without what is as it is by default."""
+    return _adapter(type(value)).dump_json(value, exclude_defaults=True).decode()
 
 
 def load(kind: type[Any], kept: str) -> Any:

@@ -8,10 +8,12 @@ from loremesh_kit.text import clean
 
 MAX_LENGTH = 1000
 _MAX_MEMORY = 1 << 20
+# Of one search, as many as it takes in a tenth of a second.
+MAX_STEPS = 100_000_000
 
 
 class PatternRefused(ValueError):
-    """It is no regular expression, or too large a one."""
+    """It is no regular expression, or too large a one: at all, or for the text."""
 
 
 @lru_cache(maxsize=512)
@@ -28,5 +30,12 @@ def compiled(pattern: str) -> Any:
 
 
 def found(pattern: str, text: str) -> bool:
-    """Whether any piece of the text matches a pattern that was checked."""
+    """Whether any piece of the text matches a pattern that was checked; raises PatternRefused."""
+    if steps(pattern, text) > MAX_STEPS:
+        raise PatternRefused("the output is too long for it")
     return compiled(pattern).search(clean(text)) is not None
+
+
+def steps(pattern: str, text: str) -> int:
+    """The most that a search takes."""
+    return int(compiled(pattern).programsize) * len(text)

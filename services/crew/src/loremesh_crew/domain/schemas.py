@@ -20,6 +20,7 @@ MAX_DEPTH = 24
 _MAX_PARTS = 4000
 # Keywords looked at for one value: what branches upon branches would cost is not spent.
 _MAX_STEPS = 50_000
+_STEPS_OF_SEARCHES = patterns.MAX_STEPS // _MAX_STEPS
 # Keywords within keywords: each takes some frames of the stack.
 _MAX_NESTED = 100
 _MAX_PROBLEM = 400
@@ -274,9 +275,15 @@ def _counted(keyword: _Keyword) -> _Keyword:
     return check
 
 
+def _found(pattern: str, text: str) -> bool:
+    # All searches in one value together take no longer than one alone may.
+    _purse.get().spend(patterns.steps(pattern, text) // _STEPS_OF_SEARCHES)
+    return patterns.found(pattern, text)
+
+
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
     del validator, schema
-    if isinstance(instance, str) and not patterns.found(pattern, instance):
+    if isinstance(instance, str) and not _found(pattern, instance):
         yield ValidationError("")
 
 
@@ -287,7 +294,7 @@ def _pattern_properties(validator: Any, named: Mapping[str, Any], instance: Any,
     for pattern, inner in named.items():
         _purse.get().spend(len(instance))
         for name, value in instance.items():
-            if patterns.found(pattern, name):
+            if _found(pattern, name):
                 yield from validator.descend(value, inner, path=name, schema_path=pattern)
 
 
@@ -297,7 +304,7 @@ def _additional(validator: Any, inner: Any, instance: Any, schema: Any) -> Itera
     known, named = schema.get("properties", {}), schema.get("patternProperties", {})
     _purse.get().spend(len(instance) * len(named))
     for name, value in instance.items():
-        if name in known or any(patterns.found(pattern, name) for pattern in named):
+        if name in known or any(_found(pattern, name) for pattern in named):
             continue
         if inner is False:
             yield ValidationError("")

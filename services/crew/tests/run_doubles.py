@@ -10,8 +10,9 @@ from loremesh_crew.adapters.memory_tasks import MemoryTasks
 from loremesh_crew.adapters.postgres_run_views import PostgresRunViews
 from loremesh_crew.adapters.postgres_runs import PostgresRuns
 from loremesh_crew.consumers import TaskFacts
-from loremesh_crew.domain.definitions import Crew, RunLimits
+from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, MemorySettings, RunLimits
 from loremesh_crew.domain.machine import (
+    AnswerDelegation,
     CancelAsked,
     CancelTask,
     ChildEnded,
@@ -64,6 +65,13 @@ class LineState:
     end: End | None = None
 
 
+REMEMBERING = (
+    CrewAgent(name="ann", memory=MemorySettings(extract=True)),
+    CrewAgent(name="bob"),
+    CrewAgent(name="cid", agent_id="kept", memory=MemorySettings(extract=True)),
+)
+
+
 @dataclass(frozen=True)
 class Lines:
     """Does `inputs["tasks"]` tasks, `inputs["at_once"]` at a time; a timer before, a child after, where asked for."""
@@ -75,7 +83,7 @@ class Lines:
         del run
         return LineState()
 
-    def decide(self, run: Pinned, state: LineState, event: Event) -> tuple[LineState, Sequence[Any]]:  # noqa: PLR0911 - one for each event
+    def decide(self, run: Pinned, state: LineState, event: Event) -> tuple[LineState, Sequence[Any]]:  # noqa: C901, PLR0911 - one for each event
         match event:
             case Started():
                 state = replace(state, status=RunStatus.IN_PROGRESS)
@@ -83,7 +91,10 @@ class Lines:
                 if seconds := run.inputs.get("pause"):
                     return state, [told, StartTimer(timer="pause", seconds=seconds)]
                 after, commands = self._more(run, state)
-                return after, [told, *commands]
+                answers = [AnswerDelegation(task_id=each, delegation_id="d") for each in after.at_work]
+                return after, [told, *commands, *(answers if run.inputs.get("answer") else ())]
+            case TaskEnded() if run.inputs.get("breaks"):
+                raise ValueError("it is broken")
             case TimerFired(timer="pause") if not state.begun:
                 return self._more(run, state)
             case TaskEnded(task_id=task_id, outcome=outcome) if task_id in state.at_work:
@@ -159,7 +170,7 @@ class Lines:
             state = replace(state, begun=state.begun + 1, at_work=(*state.at_work, task_id))
         if not state.at_work and run.inputs.get("child") and state.begun == run.inputs["tasks"]:
             child = f"{run.run_id}.{state.begun + 1}"
-            crew = Crew(id="below", name="below")
+            crew = Crew(id="below", name="below", agents=REMEMBERING if run.inputs["child"].get("memory") else ())
             commands.append(
                 StartChild(child_run_id=child, state="s", kind=RunKind.CREW, crew=crew, inputs=run.inputs["child"])
             )
@@ -177,12 +188,14 @@ def done(output: str = "good") -> TaskOutcome:
     return TaskOutcome(status=TaskStatus.COMPLETED, output=output, usage=Usage(input_tokens=3, output_tokens=2))
 
 
-def new_record(*, run_id: str = "", principal: str = "ada", crew: Crew | None = None, **inputs: Any) -> NewRecord:
+def new_record(
+    *, run_id: str = "", principal: str = "ada", crew: Crew | None = None, flow: Flow | None = None, **inputs: Any
+) -> NewRecord:
     run_id = run_id or new_id()
     limits = RunLimits(max_seconds=inputs.pop("max_seconds", None))
-    pinned = Pinned(
-        run_id=run_id, root_run_id=run_id, kind=RunKind.CREW, crew=crew or Crew(id="c"), inputs=inputs, limits=limits
-    )
+    crew = None if flow else crew or Crew(id="c")
+    kind = RunKind.FLOW if flow else RunKind.CREW
+    pinned = Pinned(run_id=run_id, root_run_id=run_id, kind=kind, crew=crew, flow=flow, inputs=inputs, limits=limits)
     return NewRecord(pinned=pinned, name="a crew", principal=principal, definition_id="c", revision=1)
 
 

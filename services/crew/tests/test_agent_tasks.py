@@ -23,7 +23,7 @@ from loremesh_crew.domain.machine import (
 )
 from loremesh_crew.errors import TaskRefused
 from loremesh_kit.channel import open_channel
-from loremesh_kit.errors import DependencyUnavailable
+from loremesh_kit.errors import DependencyUnavailable, Internal
 from loremesh_kit.testing import caller
 
 pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
@@ -175,6 +175,12 @@ async def test_what_may_be_later_is_waited_for(service: Tasks, tasks: AgentServi
         await tasks.create("r.1", TaskRequest(name="a", message="b"), root_run_id="r")
     with pytest.raises(DependencyUnavailable):
         await tasks.cancel("r.1")
+
+
+async def test_an_answer_that_is_refused_is_not_waited_for(service: Tasks, tasks: AgentServiceTasks):
+    service.refusal = (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    with pytest.raises(Internal):
+        await tasks.answer("r.1", "d", output="o", reason="")
 
 
 async def test_a_task_there_is_not_is_none_and_needs_no_cancelling(service: Tasks, tasks: AgentServiceTasks):

@@ -28,12 +28,12 @@ FLOW = {
 }
 
 
-async def kickoff(here: Replica) -> pb.Run:
-    await here.create()
+async def kickoff(here: Replica, **crew: object) -> pb.Run:
+    await here.create(**crew)
     flows = flow_pb2_grpc.FlowServiceStub(here.channel)
     await flows.CreateFlow(flow_pb2.CreateFlowRequest(flow=ParseDict(FLOW, flow_pb2.Flow())))
     request = flow_pb2.KickoffFlowRequest(flow_id="release")
-    request.inputs.update({"topic": "tea"})
+    request.inputs.update({"topic": "tea", "more": 1})
     return await flows.KickoffFlow(request)
 
 
@@ -78,6 +78,30 @@ async def test_a_flow_runs_a_crew_waits_for_a_signal_and_ends(mesh: Mesh):
     assert (replay.decisions > 3, list(replay.differences)) == (True, [])
     assert "review" in drawn.data.decode()
     assert mesh.tasks.roots == dict.fromkeys(mesh.tasks.requests, run.id)
+
+
+async def test_a_signal_carries_what_a_run_can_keep(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica() as here:
+        run = await kickoff(here)
+        await comes_to(here, run.id, "review")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await signal(here, run.id, "y" * 300_000)
+        assert (await here.run(run.id)).current_state == "review"
+
+    assert reason_of(refused.value) == "INPUT_INVALID"
+
+
+async def test_a_crew_below_is_not_given_what_it_does_not_take(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica() as here:
+        schema = {"type": "object", "properties": {"topic": {"type": "string"}}, "additionalProperties": False}
+        run = await kickoff(here, inputs_schema=schema)
+        await comes_to(here, run.id, "review")
+        tree = await here.runs.GetRunTree(pb.GetRunTreeRequest(run_id=run.id))
+
+    (child,) = tree.children
+    assert (child.run.status, dict(child.run.inputs)) == (pb.RUN_STATUS_COMPLETED, {"topic": "tea"})
 
 
 async def test_cancelling_a_flow_cancels_the_crew_below_it(mesh: Mesh):

@@ -69,6 +69,9 @@ class TaskFacts:
             for message, _ in facts:
                 await message.nak(_AGAIN_SECONDS)
             return
+        except Exception:  # noqa: BLE001 - one run that cannot be decided must not hold up others
+            # Said again and again it would come out the same; whoever asks after silent tasks goes on trying.
+            _log.exception("a fact that cannot be taken", run_id=run_of(facts[0][1]))
         for message, _ in facts:
             await message.ack()
 

@@ -377,6 +377,10 @@ class RunViews(Protocol):
         """At most `limit` of the runs below a root, itself among them, oldest first."""
         ...
 
+    async def crews(self, root_run_id: str) -> Sequence[Crew]:
+        """The crews of a root and of all runs below it, each once."""
+        ...
+
     async def history(self, run_id: str, *, after: int, limit: int) -> Sequence[KeptDecision]:
         """Decisions behind a number, in order."""
         ...

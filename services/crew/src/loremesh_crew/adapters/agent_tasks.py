@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Collection
 from typing import Any, TypeVar
 
+import structlog
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from loremesh.agent.v1 import memory_pb2, task_pb2
@@ -10,7 +11,7 @@ from loremesh.agent.v1.memory_pb2_grpc import MemoryServiceStub
 from loremesh.agent.v1.task_pb2_grpc import TaskServiceStub
 from loremesh_kit import deadline, identity
 from loremesh_kit.channel import reason_of
-from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable
+from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, Internal, ServiceError
 
 from loremesh_crew.adapters import task_protos
 from loremesh_crew.domain.machine import TaskRequest
@@ -37,6 +38,7 @@ _NOTHING = frozenset({StatusCode.NOT_FOUND})
 # A principal who is nobody in particular; memories of theirs are of no user.
 _ANONYMOUS = "anonymous"
 
+_log = structlog.get_logger(__name__)
 _Response = TypeVar("_Response")
 
 
@@ -102,7 +104,11 @@ async def _if_any(call: Awaitable[_Response]) -> _Response | None:
         raise _failure(error) from error
 
 
-def _failure(error: aio.AioRpcError) -> DeadlineExceeded | DependencyUnavailable:
+def _failure(error: aio.AioRpcError) -> ServiceError:
+    if error.code() in _REFUSALS:
+        # A defect of ours, which is not waited for as somebody who is away.
+        _log.error("the agent service refused", code=error.code().name, reason=reason_of(error))
+        return Internal(request_id=identity.current().request_id)
     if error.code() is StatusCode.DEADLINE_EXCEEDED and deadline.within(1.0) < 1.0:
         return DeadlineExceeded()
     full = error.code() is StatusCode.RESOURCE_EXHAUSTED

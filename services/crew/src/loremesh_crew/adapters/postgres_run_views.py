@@ -11,6 +11,7 @@ from loremesh_kit.postgres import Database
 
 from loremesh_crew.adapters.run_rows import FULL, LISTED, listed, record
 from loremesh_crew.domain import codec
+from loremesh_crew.domain.definitions import Crew
 from loremesh_crew.domain.machine import RunStatus
 from loremesh_crew.errors import RunNotFound
 from loremesh_crew.ports import KeptDecision, ListedRun, Machines, RunRecord
@@ -32,6 +33,8 @@ ORDER BY create_time DESC, id DESC LIMIT %(limit)s
 _TREE = f"""
 SELECT {FULL} FROM runs WHERE root_run_id = %(root_run_id)s ORDER BY create_time, id LIMIT %(limit)s
 """  # noqa: S608
+
+_CREWS = "SELECT DISTINCT (pinned -> 'crew')::text AS crew FROM runs WHERE root_run_id = %s AND kind = 'CREW'"
 
 _HISTORY = """
 SELECT number, event::text AS event, commands::text AS commands, last_seq FROM run_history
@@ -93,6 +96,11 @@ class PostgresRunViews:
         """See ports.RunViews."""
         rows = await self._database.fetch(_TREE, {"root_run_id": root_run_id, "limit": limit})
         return [record(row, self._machines) for row in rows]
+
+    async def crews(self, root_run_id: str) -> Sequence[Crew]:
+        """See ports.RunViews."""
+        rows = await self._database.fetch(_CREWS, [root_run_id])
+        return [codec.load(Crew, row["crew"]) for row in rows]
 
     async def history(self, run_id: str, *, after: int, limit: int) -> Sequence[KeptDecision]:
         """See ports.RunViews."""

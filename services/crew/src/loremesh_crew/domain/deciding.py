@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from loremesh_crew.domain.composing import spec_id
+from loremesh_crew.domain.definitions import Crew
 from loremesh_crew.domain.machine import Command, End, Event, Machine, Pinned, RunKind, Tell, View
 
 
@@ -33,9 +35,16 @@ def terminal(end: End, view: View) -> Tell:
     return Tell(kind=end.status.lower(), data=data)
 
 
-def remembering(run: Pinned) -> tuple[str, ...]:
-    """The crews whose short-term memories a run may have, as agents' ids."""
-    crews = [name.removeprefix("crew:") for name in run.pins if name.startswith("crew:")]
-    if run.crew and run.crew.memory:
-        crews.append(run.crew.id)
-    return tuple(dict.fromkeys(f"crew.{each}" for each in crews if each))
+def remembering(crew: Crew) -> tuple[str, ...]:
+    """Whose short-term memories runs of a crew have, as agents' ids."""
+    if crew.memory and crew.id:
+        return (f"crew.{crew.id}",)
+    mine = (each for each in crew.agents if crew.memory or each.memory is not None)
+    return tuple(each.agent_id or spec_id(crew.id, each.name) for each in mine)
+
+
+def may_remember(run: Pinned) -> bool:
+    """Whether a run or one below it may have any."""
+    states = run.flow.states if run.flow else ()
+    below = any(each.crew or each.flow or (each.agent and each.agent.agent.memory) for each in states)
+    return below or bool(run.crew and remembering(run.crew))

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+import structlog
 from loremesh_kit import jobs
 from loremesh_kit.clock import Clock
 from loremesh_kit.errors import DependencyUnavailable, ServiceError
@@ -16,6 +17,7 @@ from loremesh_crew.domain.machine import (
     CancelAsked,
     CancelTask,
     ChildEnded,
+    Command,
     Event,
     PauseAsked,
     ResumeAsked,
@@ -36,6 +38,8 @@ from loremesh_crew.ports import AgentTasks, Errand, NewRecord, RunRecord, RunSto
 
 # What a child run is to be made of; raises a ServiceError that is not retryable where it cannot be.
 MakeChild = Callable[[RunRecord, StartChild], Awaitable[NewRecord]]
+_CANCELLED = TaskOutcome(status=TaskStatus.CANCELLED)
+_log = structlog.get_logger(__name__)
 _STEERS: Mapping[str, type[Event]] = {"cancel": CancelAsked, "pause": PauseAsked, "resume": ResumeAsked}
 
 
@@ -76,21 +80,27 @@ class Errands:
         return {kind: _patient(handler) for kind, handler in handlers.items()}
 
     async def give_up(self, connection: AsyncConnection[Row], job: Job, error: ServiceError) -> None:
-        """Tell the run that what was decided cannot be done."""
-        if job.kind not in ("start-task", "start-child"):
-            return
-        errand = _errand(job)
-        command = await self._store.command(errand)
-        now = self._clock.now()
-        match command:
-            case StartTask(task_id=task_id):
-                outcome = _failed(error.reason, error.message)
-                await self._running.apply_in(
-                    connection, errand.run_id, [TaskEnded(time=now, task_id=task_id, outcome=outcome)]
-                )
-            case StartChild(child_run_id=child_run_id):
-                ended = _childless(child_run_id, error, now=now)
-                await self._running.apply_in(connection, errand.run_id, [ended])
+        """Tell the run that what was decided cannot be done, so that it waits for nothing that never comes."""
+        try:
+            async with connection.transaction():
+                run_id, event = await self._what_came_of(job, error)
+                if event:
+                    await self._running.apply_in(connection, run_id, [event])
+        except ServiceError:
+            raise
+        except Exception:  # noqa: BLE001 - one run that cannot be decided is no reason not to give up its job
+            _log.exception("a run was not told of a job that was given up", subject_id=job.subject_id)
+
+    async def _what_came_of(self, job: Job, error: ServiceError) -> tuple[str, Event | None]:
+        """Whom to tell of a job that was given up, and what: of what needs nobody else, as if it were done."""
+        if job.kind == "tell-parent":
+            return await self._end_of(job)
+        if job.kind == "forget-run":
+            return "", None
+        command, now = await self._store.command(_errand(job)), self._clock.now()
+        if isinstance(command, SteerChild):
+            return command.child_run_id, _STEERS[command.action](time=now)
+        return job.payload["run_id"], _instead(command, error, now=now)
 
     async def _start_task(self, job: Job) -> None:
         task = await self._store.wanted(_errand(job))
@@ -130,8 +140,7 @@ class Errands:
         standing = await self._tasks.get(command.task_id)
         now = self._clock.now()
         if standing is None:
-            never = TaskEnded(time=now, task_id=command.task_id, outcome=TaskOutcome(status=TaskStatus.CANCELLED))
-            events: list[Event] = [never]
+            events: list[Event] = [TaskEnded(time=now, task_id=command.task_id, outcome=_CANCELLED)]
         else:
             events = news(standing, now=now)
         await self._running.apply(job.payload["run_id"], events, job=job)
@@ -185,13 +194,17 @@ class Errands:
             await jobs.complete(connection, job)
 
     async def _tell_parent(self, job: Job) -> None:
+        parent_run_id, ended = await self._end_of(job)
+        await self._running.apply(parent_run_id, [ended] if ended else [], job=job)
+
+    async def _end_of(self, job: Job) -> tuple[str, ChildEnded | None]:
+        """Whom to tell how a child run ended, and that; nobody where it is gone."""
         try:
             child = await self._views.get(job.payload["run_id"])
         except RunNotFound:
-            await self._done(job)
-            return
+            return "", None
         view = self._running.machine(child).view(child.pinned, child.state)
-        ended = ChildEnded(
+        return child.parent_run_id, ChildEnded(
             time=self._clock.now(),
             child_run_id=child.id,
             status=view.status,
@@ -201,15 +214,11 @@ class Errands:
             reason=view.reason,
             message=view.message,
         )
-        await self._running.apply(child.parent_run_id, [ended], job=job)
 
     async def _forget(self, job: Job) -> None:
-        try:
-            run = await self._views.get(job.payload["run_id"])
-        except RunNotFound:
-            await self._done(job)
-            return
-        await self._tasks.forget(run.id, agent_ids=remembering(run.pinned))
+        root = job.payload["run_id"]
+        agents = dict.fromkeys(each for crew in await self._views.crews(root) for each in remembering(crew))
+        await self._tasks.forget(root, agent_ids=tuple(agents))
         await self._done(job)
 
     async def _done(self, job: Job) -> None:
@@ -234,6 +243,20 @@ def _errand(job: Job) -> Errand:
 
 def _failed(reason: str, message: str) -> TaskOutcome:
     return TaskOutcome(status=TaskStatus.FAILED, reason=reason, message=message)
+
+
+def _instead(command: Command | None, error: ServiceError, *, now: datetime) -> Event | None:
+    match command:
+        # Whoever waits for an answer that never comes is waited for no longer.
+        case StartTask(task_id=task_id) | AnswerDelegation(task_id=task_id):
+            return TaskEnded(time=now, task_id=task_id, outcome=_failed(error.reason, error.message))
+        case CancelTask(task_id=task_id):
+            return TaskEnded(time=now, task_id=task_id, outcome=_CANCELLED)
+        case StartChild(child_run_id=child_run_id):
+            return _childless(child_run_id, error, now=now)
+        case StartTimer(timer=timer):
+            return TimerFired(time=now, timer=timer)
+    return None
 
 
 def _childless(child_run_id: str, error: ServiceError, *, now: datetime) -> ChildEnded:

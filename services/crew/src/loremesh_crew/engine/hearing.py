@@ -119,4 +119,6 @@ class Inquiry:
                     await self._hearing.hear([task.id], begun=True)
                 except ServiceError as error:
                     _log.warning("will ask again", task_id=task.id, reason=error.reason)
+                except Exception:  # noqa: BLE001 - one run that cannot be decided must not hold up others
+                    _log.exception("will ask again", task_id=task.id)
         return len(tasks)

@@ -75,7 +75,7 @@ class Kickoff:
                 kind=command.kind,
                 crew=definition if isinstance(definition, Crew) else None,
                 flow=definition if isinstance(definition, Flow) else None,
-                inputs=checked(definition, command.inputs),
+                inputs=checked(definition, _asked_for(definition, command.inputs)),
                 limits=smaller(definition.limits, command.limits),
                 pins=pinned.pins,
                 depth=pinned.depth + 1,
@@ -164,6 +164,14 @@ def checked(definition: Crew | Flow, inputs: Mapping[str, Any]) -> dict[str, Any
     if isinstance(definition, Crew):
         return check_inputs(definition, inputs)
     return flow_checks.check_inputs(definition, inputs)
+
+
+def _asked_for(definition: Crew | Flow, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs without those that a definition says it does not take: a state passes on all there are."""
+    schema = definition.inputs_schema or {}
+    if schema.get("additionalProperties") is not False or "patternProperties" in schema:
+        return inputs
+    return {name: value for name, value in inputs.items() if name in schema.get("properties", {})}
 
 
 def _record(definition: Crew | Flow, run: NewRun, *, pins: Mapping[str, int]) -> NewRecord:

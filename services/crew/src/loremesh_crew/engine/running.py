@@ -10,7 +10,7 @@ from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
-from loremesh_crew.domain.deciding import decide, latest, remembering, terminal
+from loremesh_crew.domain.deciding import decide, latest, may_remember, terminal
 from loremesh_crew.domain.machine import Event, Machine, RunStatus, Started, TaskEnded
 from loremesh_crew.errors import EngineVersionUnknown
 from loremesh_crew.ports import Change, Decision, Due, Machines, NewRecord, RunRecord, RunStore
@@ -117,7 +117,7 @@ class Running:
             ended=ended,
             terminal=terminal(state.end, view) if over else None,
             finish_time=self._clock.now() if over else None,
-            forgets=over and not run.parent_run_id and bool(remembering(run.pinned)),
+            forgets=over and not run.parent_run_id and may_remember(run.pinned),
             discarded=discarded,
         )
 

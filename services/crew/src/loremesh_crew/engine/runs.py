@@ -12,6 +12,8 @@ from loremesh_kit.loops import repeat, unless
 from loremesh_kit.pages import Position
 from loremesh_kit.postgres import Database
 
+from loremesh_crew.domain.flow_checks import signals
+from loremesh_crew.domain.inputs import held_against
 from loremesh_crew.domain.machine import (
     CancelAsked,
     Event,
@@ -120,12 +122,14 @@ class Runs:
         return await self._steer(run_id, ResumeAsked(time=self._running.now()))
 
     async def signal(self, run_id: str, *, signal: str, signal_id: str, payload: object) -> Shown:
-        """Give it a signal; raises RunNotFound, RunFinished, SignalUnknown."""
+        """Give it a signal; raises RunNotFound, RunFinished, SignalUnknown, InputInvalid."""
         run = await self._views.get(run_id)
-        states = run.pinned.flow.states if run.pinned.flow else ()
-        if not any(state.wait and state.wait.signal == signal for state in states):
+        if run.pinned.flow is None or signal not in signals(run.pinned.flow):
             raise SignalUnknown(signal)
-        event = SignalCame(time=self._running.now(), signal=signal, signal_id=signal_id or new_id(), payload=payload)
+        kept = held_against({"payload": payload}, schema=None, needed=(), field="payload")
+        event = SignalCame(
+            time=self._running.now(), signal=signal, signal_id=signal_id or new_id(), payload=kept["payload"]
+        )
         return await self._steer(run_id, event)
 
     async def explain(self, run_id: str, *, state: str, visit: int) -> dict[str, object]:

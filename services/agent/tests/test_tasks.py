@@ -423,6 +423,18 @@ async def test_a_task_that_fails_or_is_cut_says_why(mesh: Mesh) -> None:
         assert await facts(replica) == ["Finished"] * 2
 
 
+async def test_an_id_that_no_row_can_have_is_of_no_task(mesh: Mesh) -> None:
+    async with mesh.replica() as replica:
+        for call in (
+            replica.tasks.GetTask(pb.GetTaskRequest(task_id="run.2\0")),
+            replica.tasks.CancelTask(pb.CancelTaskRequest(task_id="run.2\0")),
+            replica.tasks.AnswerDelegation(pb.AnswerDelegationRequest(task_id="run.2\0", delegation_id="d")),
+        ):
+            with pytest.raises(aio.AioRpcError) as raised:
+                await call
+            assert reason_of(raised.value) == "TASK_NOT_FOUND"
+
+
 async def test_a_task_is_its_tenants_own(mesh: Mesh) -> None:
     async with mesh.replica() as replica:
         made = await replica.tasks.CreateTask(request())

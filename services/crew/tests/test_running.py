@@ -15,6 +15,7 @@ from loremesh_crew.domain.machine import (
     RunStatus,
     TaskEnded,
     TaskOutcome,
+    TaskRequest,
     TaskStatus,
 )
 from loremesh_crew.errors import RunNotFound, TaskRefused
@@ -132,6 +133,16 @@ async def give_up(these, kind):
     job = await these.job(kind)
     async with these.database.transaction() as connection:
         await these.errands.give_up(connection, job, AttemptsExhausted(attempts=8))
+
+
+async def test_a_task_whose_start_is_given_up_after_all_is_stopped(these):
+    run_id = await these.begin(tasks=1)
+    await these.tasks.create(f"{run_id}.1", TaskRequest(name="t"), root_run_id=run_id)
+    await give_up(these, "start-task")
+    await these.do("cancel-task")
+
+    assert these.tasks.standings[f"{run_id}.1"].outcome.status is TaskStatus.CANCELLED
+    assert (await these.views.get(run_id)).state.outputs == {f"{run_id}.1": "ATTEMPTS_EXHAUSTED"}
 
 
 async def test_a_timer_that_is_given_up_is_over(these):

@@ -33,12 +33,12 @@ class TaskServicer(TaskServiceServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.AgentTask:  # noqa: N802
         """Get one."""
         del context
-        return protos.task(await self._engine.get(request.task_id))
+        return protos.task(await self._engine.get(clean(request.task_id)))
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: Context) -> pb.AgentTask:  # noqa: N802
         """Cancel one that is not finished."""
         del context
-        return protos.task(await self._engine.cancel(request.task_id))
+        return protos.task(await self._engine.cancel(clean(request.task_id)))
 
     async def AnswerDelegation(  # noqa: N802
         self, request: pb.AnswerDelegationRequest, context: Context
@@ -46,5 +46,5 @@ class TaskServicer(TaskServiceServicer):
         """Tell one what came of work it handed on."""
         del context
         delivered = Delivered(output=clean(request.output), reason=clean(request.reason))
-        await self._engine.deliver(request.task_id, clean(request.delegation_id), delivered)
+        await self._engine.deliver(clean(request.task_id), clean(request.delegation_id), delivered)
         return pb.AnswerDelegationResponse()

@@ -9,7 +9,7 @@ from loremesh_kit.clock import Clock
 from loremesh_kit.errors import DependencyUnavailable, ServiceError
 from loremesh_kit.jobs import Handler, Job
 from loremesh_kit.postgres import Database, Row
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 
 from loremesh_crew.domain.deciding import remembering
 from loremesh_crew.domain.machine import (
@@ -38,6 +38,9 @@ from loremesh_crew.ports import AgentTasks, Errand, NewRecord, RunRecord, RunSto
 
 # What a child run is to be made of; raises a ServiceError that is not retryable where it cannot be.
 MakeChild = Callable[[RunRecord, StartChild], Awaitable[NewRecord]]
+_CANCEL = "cancel-task"
+# Given up, they may leave a task behind which nobody waits for.
+_MAY_LEAVE_A_TASK = frozenset({"start-task", "answer-delegation"})
 _CANCELLED = TaskOutcome(status=TaskStatus.CANCELLED)
 _log = structlog.get_logger(__name__)
 _STEERS: Mapping[str, type[Event]] = {"cancel": CancelAsked, "pause": PauseAsked, "resume": ResumeAsked}
@@ -69,7 +72,7 @@ class Errands:
         """By kind of job."""
         handlers: dict[str, Handler] = {
             "start-task": self._start_task,
-            "cancel-task": self._cancel_task,
+            _CANCEL: self._cancel_task,
             "answer-delegation": self._answer,
             "timer": self._timer,
             "start-child": self._start_child,
@@ -86,7 +89,10 @@ class Errands:
                 run_id, event = await self._what_came_of(job, error)
                 if event:
                     await self._running.apply_in(connection, run_id, [event])
-        except ServiceError:
+                if job.kind in _MAY_LEAVE_A_TASK:
+                    await jobs.enqueue(connection, kind=_CANCEL, payload=job.payload, subject_id=run_id)
+        except (ServiceError, OperationalError):
+            # It is given up again.
             raise
         except Exception:  # noqa: BLE001 - one run that cannot be decided is no reason not to give up its job
             _log.exception("a run was not told of a job that was given up", subject_id=job.subject_id)
@@ -131,7 +137,7 @@ class Errands:
 
     async def _cancel_task(self, job: Job) -> None:
         command = await self._store.command(_errand(job))
-        if not isinstance(command, CancelTask):
+        if not isinstance(command, CancelTask | StartTask | AnswerDelegation):
             await self._done(job)
             return
         # First, so that whoever begins it at this moment sees it and cancels it, too.

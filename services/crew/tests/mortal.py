@@ -245,6 +245,8 @@ class Mortal:
             pool = await stack.enter_async_context(open_database(settings))
             self.database = self._twin.database(of=pool, life=self.life, rewrites=self._twin.rewrites)
             bus = await stack.enter_async_context(connect(self._mesh.nats_url, service="crew"))
+            while not bus.is_connected:
+                await asyncio.sleep(0.005)
             outside = Outside(
                 database=self.database,
                 bus=bus,

@@ -6,7 +6,12 @@ from .crash_lot import CREW, FLOW, lot
 from .mortal import CLAIM, Aim
 from .replicas import Mesh
 
-pytestmark = [pytest.mark.steelthread]
+pytestmark = pytest.mark.steelthread
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,5 @@ async def test_wherever_a_process_dies_its_run_is_finished_by_another_and_nothin
                     failed[f"{when} {point}"] = found
                 if here.process is struck:
                     missed.append(f"{when} {point}")
-    print(f"{cases} cases, missed: {missed}")
     assert not failed
     assert len(missed) <= cases / 10, missed

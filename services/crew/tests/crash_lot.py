@@ -34,6 +34,7 @@ from .replicas import Mesh, outcome
 
 SECONDS = 30
 _POLL_SECONDS = 0.02
+_SILENCE_SECONDS = 0.3
 
 CREW = d.Crew(
     id="team",
@@ -134,11 +135,12 @@ class Lot:
         return self.mesh.tasks
 
     async def start(self) -> Mortal:
-        self.process = await Mortal(self.mesh, self.twin).start()
+        silence = 60.0 if self.facts else _SILENCE_SECONDS
+        self.process = await Mortal(self.mesh, self.twin, silence=silence).start()
         return self.process
 
     async def play(self, of: d.Crew | d.Flow, aim: Aim | None = None, *, seconds: float = SECONDS) -> set[Wrong]:
-        """A run of a new tenant from its kickoff to its end, another process taking over from a dead one; the verdict."""
+        """A run of a new tenant, its process taken over from when it dies; the verdict at its end."""
         with caller(tenant=f"tenant-{new_id()}"):
             self.process.life.aim(aim)
             try:
@@ -176,7 +178,9 @@ class Lot:
         run = await self.views.get(roots[0])
         view = MACHINES[run.pinned.kind, 1].view(run.pinned, run.state)
         if view.current_state == "review" and run.id not in self.signalled:
-            request = pb.SignalRunRequest(run_id=run.id, signal="approved", signal_id="s", payload=Value(bool_value=True))
+            request = pb.SignalRunRequest(
+                run_id=run.id, signal="approved", signal_id="s", payload=Value(bool_value=True)
+            )
             if await self.process.ask(self.servicer(2).SignalRun(request, None)):
                 self.signalled.add(run.id)
 
@@ -206,9 +210,7 @@ class Lot:
     async def say(self, task_id: str) -> None:
         headers = {identity.TENANT_HEADER: identity.current().tenant, identity.PRINCIPAL_HEADER: "ada"}
         data = f'{{"task_id": "{task_id}"}}'.encode()
-        await self.agent_bus.publish(
-            "loremesh.agent.events.TaskFinished", data, message_id=new_id(), headers=headers
-        )
+        await self.agent_bus.publish("loremesh.agent.events.TaskFinished", data, message_id=new_id(), headers=headers)
 
     async def roots(self) -> list[str]:
         return [row["id"] for row in await self.database.fetch(_ROOTS)]

@@ -15,6 +15,7 @@ from loremesh_crew.settings import CrewSettings
 from loremesh_crew.wiring import Outside, assemble
 from loremesh_kit import jobs
 from loremesh_kit.events import connect
+from loremesh_kit.outbox import OUTBOX
 from loremesh_kit.postgres import Connection, Database, open_database
 from loremesh_kit.server import Wired, Worker
 
@@ -155,6 +156,8 @@ class JobsAfterwards(MortalDatabase):
                 return await type(connection).execute(connection, query, *args, **kwargs)
 
             connection.execute = sort  # type: ignore[method-assign]
+            # Who begins jobs at once would look for them too early: they are announced instead.
+            connection.taker = None
             try:
                 yield connection
             finally:
@@ -163,6 +166,7 @@ class JobsAfterwards(MortalDatabase):
             async with super()._transaction(tenant) as connection:
                 for args in owed:
                     await connection.execute(jobs._ENQUEUE, *args)
+            self.tell(OUTBOX)
 
 
 class MortalTasks:
@@ -202,12 +206,13 @@ WHOLE = Twin()
 class Mortal:
     """A process: it lives until it is ended, or dies by itself."""
 
-    def __init__(self, mesh: Mesh, twin: Twin = WHOLE) -> None:
+    def __init__(self, mesh: Mesh, twin: Twin = WHOLE, *, silence: float = 60.0) -> None:
         self.life = Life()
         self.wired: Wired
         self.database: MortalDatabase
         self._mesh = mesh
         self._twin = twin
+        self._silence = silence
         self._ready = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -239,13 +244,16 @@ class Mortal:
 
     async def _live(self) -> None:
         settings = CrewSettings(
-            database_url=self._mesh.urls.plain, nats_url=self._mesh.nats_url, agent_target="127.0.0.1:1"
+            database_url=self._mesh.urls.plain,
+            nats_url=self._mesh.nats_url,
+            agent_target="127.0.0.1:1",
+            silence_seconds=self._silence,
         )
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(open_database(settings))
             self.database = self._twin.database(of=pool, life=self.life, rewrites=self._twin.rewrites)
             bus = await stack.enter_async_context(connect(self._mesh.nats_url, service="crew"))
-            while not bus.is_connected:
+            while not bus.is_connected:  # noqa: ASYNC110 - it is seen by asking
                 await asyncio.sleep(0.005)
             outside = Outside(
                 database=self.database,

@@ -41,6 +41,7 @@ class Life:
     def __init__(self) -> None:
         self.passed: list[str] = []
         self.died = asyncio.Event()
+        self.buried = asyncio.Event()
         self._aim: Aim | None = None
         self._calls: Counter[str] = Counter()
 
@@ -51,9 +52,10 @@ class Life:
         self.passed = []
 
     async def alive(self) -> None:
-        """Return when it is, which may be never."""
+        """Return when it is, which may be never; what a dead one would still tidy up comes to nothing."""
         if self.died.is_set():
-            await asyncio.Event().wait()
+            await self.buried.wait()
+            raise asyncio.CancelledError
 
     async def before(self, name: str) -> str:
         """Come to a step; its name with its number."""
@@ -230,7 +232,7 @@ class Mortal:
         """End it without a word, wherever it is."""
         self.life.died.set()
         self._over.set()
-        await self._task
+        await asyncio.shield(self._task)
 
     async def ask(self, call: Awaitable[Any]) -> Any:
         """Its answer to a call; None where it died over it."""
@@ -268,6 +270,7 @@ class Mortal:
             working = [asyncio.ensure_future(each.run(asyncio.Event())) for each in workers]
             self._ready.set()
             await self._over.wait()
+            self.life.buried.set()
             for each in working:
                 each.cancel()
             await asyncio.wait(working)

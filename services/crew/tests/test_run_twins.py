@@ -13,14 +13,18 @@ from loremesh_crew.ports import TaskStanding
 from loremesh_kit.ids import new_id
 from loremesh_kit.testing import caller
 
-from .crash_lot import CREW, SMALL, WIDE, Lot, Wrong, lot
-from .mortal import Aim, JobsAfterwards, Mortal, Twin
+from .crash_lot import CREW, SECONDS, SMALL, WIDE, Lot, Wrong, lot
+from .mortal import WHOLE, Aim, JobsAfterwards, Mortal, Twin
 from .replicas import Mesh, outcome, until
 
 pytestmark = pytest.mark.steelthread
 
 # How long a twin is waited for, which may never end: the whole service takes a tenth of it.
 PATIENCE = 4
+
+
+def patience(here: Lot) -> float:
+    return SECONDS if here.twin is WHOLE else PATIENCE
 
 
 @dataclass
@@ -80,7 +84,7 @@ def killed(point: str, when: Any) -> Callable[[Lot], Awaitable[set[Wrong]]]:
     async def ordeal(here: Lot) -> set[Wrong]:
         assert await here.play(CREW) == set()
         struck = here.process
-        found = await here.play(CREW, Aim(point, when), seconds=PATIENCE)
+        found = await here.play(CREW, Aim(point, when), seconds=patience(here))
         assert here.process is not struck
         return found
 
@@ -89,7 +93,7 @@ def killed(point: str, when: Any) -> Callable[[Lot], Awaitable[set[Wrong]]]:
 
 async def facts_are_lost(here: Lot) -> set[Wrong]:
     """The agent service finishes a task, and nobody hears of it."""
-    return await here.play(SMALL, seconds=PATIENCE)
+    return await here.play(SMALL, seconds=patience(here))
 
 
 CREATED = "tasks.create@start-task:errands._start_task#1"

@@ -297,6 +297,24 @@ async def test_a_task_that_the_agent_service_lost_has_failed(these):
     assert await these.inquiry.ask() == 0
 
 
+async def test_a_task_that_waited_when_it_was_begun_is_asked_after_too(these):
+    run_id = await these.begin(tasks=1)
+    create = these.tasks.create
+
+    async def and_wait(task_id, request, *, root_run_id):
+        await create(task_id, request, root_run_id=root_run_id)
+        these.tasks.wait(task_id, approval_id="a")
+        return these.tasks.standings[task_id]
+
+    these.tasks.create = and_wait
+    await these.do("start-task")
+    these.tasks.finish(f"{run_id}.1", done())
+    await these.database.fetch("UPDATE run_tasks SET asked_time = now() - interval '61 s'")
+    assert await these.inquiry.ask() == 1
+
+    assert (await these.views.get(run_id)).status is RunStatus.COMPLETED
+
+
 async def test_a_task_that_is_silent_and_at_work_stays_so(these):
     run_id = await these.begin(tasks=1)
     await these.do("start-task")

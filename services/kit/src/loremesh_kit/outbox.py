@@ -27,7 +27,8 @@ INSERT INTO outbox (tenant, id, subject, data, headers, keep)
 VALUES (%(tenant)s, %(id)s, %(subject)s, %(data)s, %(headers)s, true)
 """
 
-# Held for a while instead of locked: no transaction stays open while the broker takes its time.
+# Held for a while instead of locked: no transaction stays open while the broker takes its time. Nothing of this has to
+# outlive a loss of power: what is sent twice has one effect.
 _HOLD = """
 WITH unsent AS (
     SELECT tenant, id FROM outbox
@@ -109,24 +110,25 @@ class Relay:
 
     async def _pass(self, stop: asyncio.Event) -> None:
         self._written.clear()
-        if await self.relay() == 0:
+        # What is written meanwhile says so.
+        if await self.relay() < _BATCH:
             await unless(stop, self._wait())
 
     async def relay(self) -> int:
         """Send one batch and return its size; raises DependencyUnavailable when some of it was not taken."""
         self._bus.require_connection()
         await self._send_again_what_a_lost_stream_held()
-        rows = await self._database.fetch_across_tenants(_HOLD, {"limit": _BATCH})
+        rows = await self._database.fetch_across_tenants(_HOLD, {"limit": _BATCH}, lasting=False)
         if not rows:
             return 0
         unsent = {row["id"]: row["tenant"] for row in rows}
         try:
             sent = {id_: unsent.pop(id_) for id_ in await self._bus.publish_all([self._outgoing(row) for row in rows])}
-            await self._database.fetch_across_tenants(_SETTLE, _columns(sent))
+            await self._database.fetch_across_tenants(_SETTLE, _columns(sent), lasting=False)
             metrics.OUTBOX_SENT.inc(len(sent))
         finally:
             if unsent:
-                await self._database.fetch_across_tenants(_LET_GO, _columns(unsent))
+                await self._database.fetch_across_tenants(_LET_GO, _columns(unsent), lasting=False)
         if unsent:
             await self._bus.ensure_service_stream()
             raise DependencyUnavailable("nats")

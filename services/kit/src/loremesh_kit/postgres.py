@@ -166,9 +166,14 @@ class Database:
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
 
-    async def fetch_across_tenants(self, query: LiteralString, parameters: Parameters = None) -> list[Row]:
-        """`fetch` on the queue tables of every tenant; for the kit's queue code."""
-        return await self._fetch(_EVERY_TENANT, query, parameters)
+    async def fetch_across_tenants(
+        self, query: LiteralString, parameters: Parameters = None, *, lasting: bool = True
+    ) -> list[Row]:
+        """`fetch` on the queue tables of every tenant; for the kit's queue code.
+
+        What is not `lasting` does not wait for the disk: where the machine loses power it may never have been.
+        """
+        return await self._fetch(_EVERY_TENANT, query, parameters, lasting=lasting)
 
     async def probe(self) -> None:
         """Ask for an answer; raises DependencyUnavailable when there is none."""
@@ -201,8 +206,12 @@ class Database:
         async with self._connection(begin) as (connection, _):
             yield connection
 
-    async def _fetch(self, tenant: str, query: LiteralString, parameters: Parameters) -> list[Row]:
-        scope = SQL("SELECT {}").format(_scope(tenant))
+    async def _fetch(
+        self, tenant: str, query: LiteralString, parameters: Parameters, *, lasting: bool = True
+    ) -> list[Row]:
+        scope = SQL("SELECT {}" if lasting else "SELECT {}, set_config('synchronous_commit', 'off', true)").format(
+            _scope(tenant)
+        )
 
         async def run(connection: Connection) -> list[Row]:
             async with connection.pipeline():

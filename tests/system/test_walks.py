@@ -11,7 +11,7 @@ from tests.system.conftest import Mesh
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("walk", ["agents", "crews"])
+@pytest.mark.parametrize("walk", ["agents", pytest.param("crews", marks=pytest.mark.long)])
 def test_it_is_as_the_walk_tells(mesh: Mesh, repository: Path, walk: str) -> None:
     environment = {**os.environ, "LOREMESH_HOME": str(mesh.home.root), "LOREMESH_URL": mesh.url, "UV_NO_SYNC": "1"}
     walked = subprocess.run(

@@ -59,7 +59,7 @@ def test_passwords_stay_the_same_and_are_for_their_owner_alone(tmp_path: Path) -
     first = credentials.load(path)
     assert credentials.load(path) == first
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len(set(json.loads(path.read_text()).values())) == 8
+    assert len(set(json.loads(path.read_text()).values())) == 10
 
 
 def test_a_password_that_a_newer_version_wants_is_added_to_the_old_ones(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.json_format import MessageToDict
-from loremesh.crew.v1 import run_pb2
+from loremesh.crew.v1 import crew_pb2, run_pb2
+from loremesh.crew.v1.crew_pb2_grpc import CrewServiceStub
 from loremesh.crew.v1.run_pb2_grpc import RunServiceStub
 from loremesh_agent.testing.dialects import TOOL_CALLS, Call, Counts, OpenAI, Text
 from loremesh_agent.testing.http import ProviderDouble, Reply, Step, Wait
@@ -103,6 +104,14 @@ class Door:
     def get(self, path: str, **params: Any) -> Any:
         return self.file(path, **params).json()
 
+    def refused(self, path: str, body: Any) -> tuple[int, str]:
+        """Status and reason."""
+        response = self._http.post(f"/api/v1/{path}", json=body)
+        return response.status_code, response.json()["details"][0]["reason"]
+
+    def answers(self, path: str) -> bool:
+        return self._http.get(f"/api/v1/{path}").status_code == 200
+
     def file(self, path: str, **params: Any) -> httpx.Response:
         response = self._http.get(f"/api/v1/{path}", params=params)
         assert response.status_code == 200, response.text
@@ -155,11 +164,6 @@ def door(http: httpx.Client) -> Door:
     return Door(http)
 
 
-@pytest.fixture
-def runs(channel: grpc.Channel) -> Any:
-    return RunServiceStub(channel)
-
-
 def until(found: Callable[[], Any]) -> Any:
     """What it finds, once it finds something."""
     end = time.monotonic() + SECONDS
@@ -191,7 +195,10 @@ def task(name: str, agent: dict[str, Any], *depends_on: str, **fields: Any) -> d
     return {"name": name, "agent": agent["name"], "description": f"Do {name}.", "depends_on": depends_on, **fields}
 
 
-def test_a_crew_is_run_once_watched_resumed_replayed_compared_and_forked(door: Door, model: Model, runs: Any) -> None:
+def test_a_crew_is_run_once_watched_resumed_replayed_compared_and_forked(
+    door: Door, model: Model, channel: grpc.Channel
+) -> None:
+    runs: Any = RunServiceStub(channel)
     finder, writer = model.agent("finder", "Bees dance."), model.agent("writer", "An article.", "Another article.")
     crew = door.crew(
         {"name": "find", "agent": "finder", "description": "Find facts on {topic}."},
@@ -201,7 +208,10 @@ def test_a_crew_is_run_once_watched_resumed_replayed_compared_and_forked(door: D
     kickoff = (f"crews/{crew}/kickoff", {"inputs": {"topic": "bees"}})
     key = uuid.uuid4().hex
     run_id, again = (door.post(*kickoff, idempotency_key=key)["id"] for _ in range(2))
-    assert run_id == again
+    request = crew_pb2.KickoffCrewRequest(crew_id=crew)
+    request.inputs.update({"topic": "bees"})
+    by_grpc = CrewServiceStub(channel).KickoffCrew(request, metadata=[("idempotency-key", key)], timeout=SECONDS)
+    assert run_id == again == by_grpc.id
 
     events = door.watch(run_id)
     assert [int(event["seq"]) for event in events] == list(range(1, len(events) + 1))
@@ -239,7 +249,10 @@ def test_a_crew_is_run_once_watched_resumed_replayed_compared_and_forked(door: D
     assert fork["forked_from_run_id"] == run_id
     assert door.ended(fork["id"])["output"] == "Another article."
     assert (len(model.of(finder)), len(model.of(writer))) == (1, 2)
-    differs = {each["field"]: (each["left"], each["right"]) for each in door.get(f"runs/{run_id}/diff/{fork['id']}")["differences"]}
+    differs = {
+        each["field"]: (each["left"], each["right"])
+        for each in door.get(f"runs/{run_id}/diff/{fork['id']}")["differences"]
+    }
     assert differs["inputs.topic"] == ("bees", "ants")
     assert differs["output"] == ("An article.", "Another article.")
 
@@ -316,7 +329,12 @@ def publishing(door: Door, writer: dict[str, Any]) -> str:
     ]  # fmt: skip
     transitions = [
         {"from": "draft", "to": "binned"},
-        {"from": "draft", "to": "rest", "condition": {"and": {"conditions": [{"on_success": {}}, good]}}, "priority": 5},
+        {
+            "from": "draft",
+            "to": "rest",
+            "condition": {"and": {"conditions": [{"on_success": {}}, good]}},
+            "priority": 5,
+        },
         {"from": "rest", "to": "gate"},
         {"from": "gate", "to": "out", "condition": {"output_contains": {"text": "YES"}}},
         {"from": "gate", "to": "binned", "priority": -1},
@@ -329,10 +347,13 @@ def test_a_flow_decides_waits_is_paused_and_says_why_it_went_where(door: Door, m
     writer = model.agent("writer", "A draft.")
     run_id = door.start(publishing(door, writer), topic="tea")
     door.comes_to(run_id, "gate")
-    assert door.run(run_id)["variables"] == {"length": 2}
-    (child,) = door.get(f"runs/{run_id}/tree")["children"]
-    assert (child["run"]["parent_state"], child["run"]["status"]) == ("rest", "RUN_STATUS_COMPLETED")
-    assert "timer_started" in kinds(door.watch(child["run"]["id"]))
+    assert door.run(run_id)["variables"] == {"length": 8}
+    children = [each["run"] for each in door.get(f"runs/{run_id}/tree")["children"]]
+    assert [(each["parent_state"], each["status"]) for each in children] == [
+        ("draft", "RUN_STATUS_COMPLETED"),
+        ("rest", "RUN_STATUS_COMPLETED"),
+    ]
+    assert "timer_started" in kinds(door.watch(children[1]["id"]))
 
     assert door.post(f"runs/{run_id}/pause")["status"] == "RUN_STATUS_INTERRUPTED"
     for _ in range(2):
@@ -399,6 +420,26 @@ def test_an_output_goes_back_with_a_humans_comment_until_they_accept_it(door: Do
     assert (run["status"], run["output"], len(model.of(writer))) == ("RUN_STATUS_COMPLETED", "Two.", 2)
 
 
+def test_a_decision_is_made_once_and_not_after_the_run_was_cancelled(door: Door, model: Model) -> None:
+    writer = model.agent("writer", "One.")
+    crew = door.crew(task("poem", writer, human_input={}), agents=[writer])
+    yes, no = {"decision": "DECISION_APPROVE"}, {"decision": "DECISION_DENY", "comment": "No."}
+    run_id = door.start(crew)
+    decide = f"approvals/{door.approval(run_id)['id']}/decide"
+    assert [door.post(decide, yes)["state"] for _ in range(2)] == ["APPROVAL_STATE_APPROVED"] * 2
+    assert door.refused(decide, no) == (400, "APPROVAL_DECIDED")
+    assert door.ended(run_id)["output"] == "One."
+
+    run_id = door.start(crew)
+    approval = door.approval(run_id)
+    door.post(f"runs/{run_id}/cancel")
+    assert door.ended(run_id)["status"] == "RUN_STATUS_CANCELLED"
+    until(lambda: door.get(f"approvals/{approval['id']}")["state"] == "APPROVAL_STATE_CANCELLED")
+    assert door.refused(f"approvals/{approval['id']}/decide", yes) == (400, "APPROVAL_DECIDED")
+    assert door.get("approvals", run_id=run_id)["approvals"] == []
+    assert len(model.of(writer)) == 2
+
+
 @pytest.mark.parametrize("victim", ["crew", "agent"])
 def test_a_run_outlives_the_service_it_is_at_work_in_and_does_each_task_once(
     mesh: Any, door: Door, model: Model, victim: str
@@ -415,7 +456,7 @@ def test_a_run_outlives_the_service_it_is_at_work_in_and_does_each_task_once(
     os.kill(before.process.pid, signal.SIGKILL)
     may_end.set()
     until(lambda: mesh.state().parts[victim].restarts == before.restarts + 1)
-    until(lambda: door._http.get("/ready").status_code == 200)
+    until(lambda: door.answers(f"runs/{run_id}"))
     events = door.watch(run_id)
     assert [event["path"] for event in events if "task_finished" in event] == [["first"], ["second"], ["third"]]
     assert [event["path"] for event in events if "task_started" in event] == [["first"], ["second"], ["third"]]

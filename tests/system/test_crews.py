@@ -271,7 +271,8 @@ def test_a_manager_plans_again_what_was_refused_and_its_result_is_checked(door: 
         return {"tasks": [facts]}
 
     verdict = {"accepted": True, "reason": ""}
-    boss = model.agent("boss", plan("zoe"), plan("clerk", "facts"), plan("clerk"), "Tea costs 3 euros.", verdict)
+    refused = (plan("zoe"), plan("zoe"), plan("clerk", "facts"))
+    boss = model.agent("boss", *refused, plan("clerk"), "Tea costs 3 euros.", verdict)
     clerk = model.agent("clerk", "It is 3 euros.")
     crew = door.crew(
         {"name": "report", "description": "Report on tea.", "expected_output": "A price."},
@@ -279,16 +280,19 @@ def test_a_manager_plans_again_what_was_refused_and_its_result_is_checked(door: 
     )  # fmt: skip
     run_id = door.start(crew)
     events = door.watch(run_id)
-    # An agent that there is not breaks the form already which plans are asked in: what asks the model refuses it.
-    assert "tasks.0.agent: must be one of" in model.of(boss)[1]
-    assert [each["reason"] for each in told(events, "plan_refused")] == ["PLAN_CYCLE"]
-    assert "Your last plan was refused: " in model.of(boss)[2]
+    # An agent that there is not breaks the form already which plans are asked in: it is put right there once.
+    unknown = "tasks.0.agent: must be one of"
+    assert unknown in model.of(boss)[1]
+    assert [each["reason"] for each in told(events, "plan_refused")] == ["PLAN_INVALID", "PLAN_CYCLE"]
+    assert unknown in told(events, "plan_refused")[0]["message"]
+    assert f"Your last plan was refused: The model's answer cannot be used: {unknown}" in model.of(boss)[2]
+    assert f"Your last plan was refused: {told(events, 'plan_refused')[1]['message']}" in model.of(boss)[3]
     assert [[each["agent"] for each in made["tasks"]] for made in told(events, "plan_made")] == [["clerk"]]
     run = door.run(run_id)
     assert (run["status"], run["output"]) == ("RUN_STATUS_COMPLETED", "Tea costs 3 euros.")
-    assert "It is 3 euros." in model.of(boss)[3]
-    assert "Tea costs 3 euros." in model.of(boss)[4]
-    assert (len(model.of(boss)), len(model.of(clerk))) == (5, 1)
+    assert "It is 3 euros." in model.of(boss)[4]
+    assert "Tea costs 3 euros." in model.of(boss)[5]
+    assert (len(model.of(boss)), len(model.of(clerk))) == (6, 1)
     assert tasks_of(run)["plan-1/facts"]["delegated_by"] == "boss"
 
 

@@ -63,13 +63,13 @@ async def test_a_fork_takes_what_was_done_as_done_and_does_the_rest_with_other_w
         here.tasks.script = lambda task_id, request: outcome("another text")
         done_before = set(here.tasks.requests)
         forked = await fork(
-            here, run.id, after_seq=seq + 1, descriptions={"write": "Sing about {topic}."}, model="local/other"
+            here, run.id, after_seq=seq, descriptions={"write": "Sing about {topic}."}, model="local/other"
         )
         events = await here.watch(forked.id)
         forked = await here.run(forked.id)
         replay = await here.runs.ReplayRun(pb.ReplayRunRequest(run_id=forked.id))
 
-    assert (forked.forked_from_run_id, forked.forked_after_seq, forked.root_run_id) == (run.id, seq + 1, forked.id)
+    assert (forked.forked_from_run_id, forked.forked_after_seq, forked.root_run_id) == (run.id, seq, forked.id)
     assert [(task.name, task.output) for task in forked.tasks] == [
         ("research", "about research"),
         ("write", "another text"),

@@ -83,7 +83,9 @@ def test_a_plan_that_cannot_be_done_goes_back_with_the_reason_and_three_of_them_
 def test_what_is_no_plan_is_refused():
     run = started()
     run.fails(PLAN, reason="MODEL_OUTPUT_INVALID")
-    assert run.told("plan_refused")[0].data["reason"] == "PLAN_INVALID"
+    refused = run.told("plan_refused")[0].data
+    assert (refused["reason"], refused["message"]) == ("PLAN_INVALID", "It broke.")
+    assert "It broke." in run.asked(PLAN).message
     run.ends(PLAN, "Let us begin with the facts.")
     assert len(run.told("plan_refused")) == 2
 

@@ -37,13 +37,13 @@ def planned(turn: Turn, item: Item) -> None:
     try:
         pieces = planning.read(item.output_json, agents=agents, manager=turn.cast.manager, done=done)
     except PlanRefused as refused:
-        turn.tell(
-            "plan_refused", {"round": item.round, "reason": refused.reason, "message": refused.message[:2000]}, item
-        )
+        # Where there is no JSON, whoever asked the model knows better why.
+        message = (item.message if item.output_json is None else "") or refused.message
+        turn.tell("plan_refused", {"round": item.round, "reason": refused.reason, "message": message[:2000]}, item)
         if item.rounds + 1 < MAX_PLANS:
-            turn.send_back(item, refused.reason, refused.message)
+            turn.send_back(item, refused.reason, message)
         else:
-            turn.finish(item, TaskStatus.FAILED, "PLANS_EXHAUSTED", f"The last plan was refused: {refused.message}")
+            turn.finish(item, TaskStatus.FAILED, "PLANS_EXHAUSTED", f"The last plan was refused: {message}")
         return
     _take(turn, item, pieces)
 

@@ -73,7 +73,7 @@ class Replaying:
         new = _new(run, after_seq=after_seq, changes=changes)
         if await self._views.at_work(limit=self._limit) >= self._limit:
             raise RunsFull(self._limit)
-        kept = [each async for each in self._history(run_id) if each.last_seq <= after_seq]
+        kept = await self._until(run_id, after_seq)
         async with self._database.transaction() as connection:
             if not kept:
                 await self._running.begin(connection, new)
@@ -89,6 +89,15 @@ class Replaying:
             due = _due(done, new.pinned.run_id, now=now) if done.state.end is None else []
             await self._running.adopt(connection, new, of=run, state=done.state, decisions=_decisions(done), due=due)
         return new.pinned.run_id
+
+    async def _until(self, run_id: str, seq: int) -> list[KeptDecision]:
+        """The decisions up to the one that told the event; a decision is made as a whole or not at all."""
+        kept: list[KeptDecision] = []
+        async for each in self._history(run_id):
+            if each.last_seq > seq and (not kept or kept[-1].last_seq >= seq):
+                break
+            kept.append(each)
+        return kept
 
     async def _history(self, run_id: str) -> AsyncIterator[KeptDecision]:
         after = 0

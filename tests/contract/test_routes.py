@@ -163,6 +163,15 @@ def test_event_streams_are_sent_as_events_without_a_time_limit(routes: list[Any]
         assert (route["route"]["timeout"] == "0s") == rule.method.server_streaming, rule.path
 
 
+@pytest.mark.parametrize("path", ["/api/v1/chat/ws", "/api/v1/runs/0198-id/ws"])
+def test_websockets_are_carried_to_their_bridge_unread_and_have_no_other_method(routes: list[Any], path: str) -> None:
+    route = route_of(routes, "GET", path)
+    assert destination(route) == "edge-websocket"
+    assert route["route"]["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    assert filters(route)[TRANSCODER]["disabled"]
+    assert {destination(route_of(routes, verb, path)) for verb in set(VERBS) - {"GET"}} == {405}
+
+
 def test_a_stream_is_transcoded_like_everything_else_but_for_its_events(
     connection_manager: Any, routes: list[Any]
 ) -> None:

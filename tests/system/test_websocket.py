@@ -1,4 +1,4 @@
-"""Chats through a WebSocket: Envoy, the bridge in the edge service, and the agent."""
+"""Chats and runs through a WebSocket: Envoy, the bridge in the edge service, and the services behind it."""
 
 import asyncio
 import json
@@ -6,8 +6,12 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from google.protobuf.json_format import MessageToDict
+from loremesh.crew.v1 import run_pb2
+from loremesh.crew.v1.run_pb2_grpc import RunServiceStub
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -31,8 +35,8 @@ async def socket(mesh: Mesh) -> AsyncIterator[ClientConnection]:
         yield connection
 
 
-def opened(mesh: Mesh, **options: Any) -> connect:
-    return connect(f"ws://{mesh.target}/api/v1/chat/ws", compression=None, **options)
+def opened(mesh: Mesh, path: str = "chat/ws", **options: Any) -> connect:
+    return connect(f"ws://{mesh.target}/api/v1/{path}", compression=None, **options)
 
 
 async def say(socket: ClientConnection, message: object) -> None:
@@ -58,9 +62,9 @@ async def job(mesh: Mesh, body: dict[str, Any]) -> str:
     return str(answer.raise_for_status().json()["job_id"])
 
 
-async def server_sent(mesh: Mesh, job_id: str) -> list[dict[str, Any]]:
+async def server_sent(mesh: Mesh, stream: str) -> list[dict[str, Any]]:
     async with httpx.AsyncClient(base_url=mesh.url, timeout=60) as client:
-        answer = await client.get(f"/api/v1/chat/jobs/{job_id}/events")
+        answer = await client.get(f"/api/v1/{stream}/events")
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     return [event for event in map(json.loads, lines) if "heartbeat" not in event]
 
@@ -87,7 +91,7 @@ async def test_one_socket_carries_one_chat_after_another(socket: ClientConnectio
 async def test_a_job_is_watched_as_server_sent_events_tell_it(mesh: Mesh, socket: ClientConnection) -> None:
     job_id = await job(mesh, {"message": "What is Loremesh?"})
     await say(socket, {"watch": {"job_id": job_id}})
-    assert await rest_of_run(socket) == await server_sent(mesh, job_id)
+    assert await rest_of_run(socket) == await server_sent(mesh, f"chat/jobs/{job_id}")
 
 
 async def test_after_a_cut_the_events_go_on_where_they_ended(mesh: Mesh) -> None:
@@ -98,7 +102,7 @@ async def test_after_a_cut_the_events_go_on_where_they_ended(mesh: Mesh) -> None
     async with opened(mesh) as second:
         await say(second, {"watch": {"job_id": job_id, "after_seq": seen[-1]["seq"]}})
         seen += await rest_of_run(second)
-    assert seen == await server_sent(mesh, job_id)
+    assert seen == await server_sent(mesh, f"chat/jobs/{job_id}")
 
 
 async def test_closing_the_socket_cancels_its_chat(mesh: Mesh, long: dict[str, Any]) -> None:
@@ -185,3 +189,33 @@ async def test_who_the_client_says_it_is_does_not_count(mesh: Mesh) -> None:
     async with opened(mesh, additional_headers={"x-loremesh-tenant": "somebody"}) as connection:
         await say(connection, {"watch": {"job_id": job_id}})
         assert "run_started" in await receive(connection)
+
+
+async def test_a_run_is_watched_across_a_cut_as_the_other_ways_tell_it(mesh: Mesh, channel: grpc.Channel) -> None:
+    crew = {
+        "id": f"c-{uuid.uuid4().hex}",
+        "agents": [{"name": "guide", "role": "A guide"}],
+        "tasks": [{"name": "tell", "agent": "guide", "description": "Tell what Loremesh is."}],
+    }
+    async with httpx.AsyncClient(base_url=mesh.url, timeout=30) as client:
+        (await client.post("/api/v1/crews", json=crew)).raise_for_status()
+        kickoff = await client.post(f"/api/v1/crews/{crew['id']}/kickoff", json={})
+    run_id = str(kickoff.raise_for_status().json()["id"])
+    async with opened(mesh, f"runs/{run_id}/ws") as first:
+        seen = [await receive(first)]
+    async with opened(mesh, f"runs/{run_id}/ws?after_seq={seen[-1]['seq']}") as second:
+        seen += await rest_of_run(second)
+        await second.wait_closed()
+    assert (second.close_code, "completed" in seen[-1]) == (1000, True)
+    assert seen == await server_sent(mesh, f"runs/{run_id}")
+    runs: Any = RunServiceStub(channel)
+    told = runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id), timeout=30)
+    printing = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
+    assert seen == [MessageToDict(event, **printing) for event in told if not event.HasField("heartbeat")]
+
+
+async def test_a_run_that_does_not_exist_is_told_as_the_crew_service_says_it(mesh: Mesh) -> None:
+    async with opened(mesh, "runs/nothing/ws") as connection:
+        answer = await receive(connection)
+        await connection.wait_closed()
+    assert (reason(answer), connection.close_code) == ("RUN_NOT_FOUND", 1011)

@@ -50,4 +50,4 @@ class WebSocketRequired(ServiceError):
 
     def __init__(self) -> None:
         """There is but one way to say it."""
-        super().__init__("This path is for WebSockets: open one, or stream a chat from /api/v1/chat/stream.")
+        super().__init__("This path is for WebSockets: open one, or read the same as server-sent events.")

@@ -14,10 +14,10 @@ from loremesh_kit.server import main as serve_main
 
 from loremesh_edge import contracts
 from loremesh_edge.adapters.health import GrpcHealth
-from loremesh_edge.chat_socket import ChatSocket
 from loremesh_edge.readiness import Readiness
 from loremesh_edge.servicer import EdgeServicer
 from loremesh_edge.settings import EdgeSettings
+from loremesh_edge.sockets import Sockets
 
 _EDGE = "loremesh.edge.v1.EdgeService"
 _REFLECTION = "grpc.reflection.v1.ServerReflection"
@@ -42,8 +42,9 @@ async def wire(settings: EdgeSettings) -> AsyncIterator[Wired]:
                 Servicer(add=edge_pb2_grpc.add_EdgeServiceServicer_to_server, servicer=servicer, name=_EDGE),
             ),
             background=(
-                ChatSocket(
+                Sockets(
                     agent=channels["agent"],
+                    crew=channels["crew"],
                     listen=settings.websocket_listen,
                     connections=settings.websocket_connections,
                     idle_seconds=settings.websocket_idle_seconds,

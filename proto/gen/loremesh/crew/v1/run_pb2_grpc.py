@@ -133,8 +133,8 @@ class RunServiceServicer:
 
     def WatchRun(self, request, context):
         """Streams a run's events from `after_seq` on, until its terminal one; on any replica, and again after a cut. Over REST
-        as server-sent events, where the `Last-Event-ID` header does the same. Reasons: RUN_NOT_FOUND,
-        AFTER_SEQ_OUT_OF_RANGE.
+        as server-sent events, where the `Last-Event-ID` header does the same, and through a WebSocket at
+        /api/v1/runs/{run_id}/ws. Reasons: RUN_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

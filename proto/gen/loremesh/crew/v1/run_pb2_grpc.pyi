@@ -23,8 +23,8 @@ class RunServiceStub:
     """Lists runs, newest first, without their tasks. Reasons: PAGE_TOKEN_INVALID."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_pb2.WatchRunRequest, _run_pb2.RunEvent]
     """Streams a run's events from `after_seq` on, until its terminal one; on any replica, and again after a cut. Over REST
-    as server-sent events, where the `Last-Event-ID` header does the same. Reasons: RUN_NOT_FOUND,
-    AFTER_SEQ_OUT_OF_RANGE.
+    as server-sent events, where the `Last-Event-ID` header does the same, and through a WebSocket at
+    /api/v1/runs/{run_id}/ws. Reasons: RUN_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
     """
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRunEventsRequest, _run_pb2.ListRunEventsResponse]
     """Lists a run's events from `after_seq` on. Reasons: RUN_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE."""
@@ -91,8 +91,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_pb2.WatchRunRequest, _abc.AsyncIterator[_run_pb2.RunEvent]],
     ) -> _abc.AsyncIterator[_run_pb2.RunEvent]:
         """Streams a run's events from `after_seq` on, until its terminal one; on any replica, and again after a cut. Over REST
-        as server-sent events, where the `Last-Event-ID` header does the same. Reasons: RUN_NOT_FOUND,
-        AFTER_SEQ_OUT_OF_RANGE.
+        as server-sent events, where the `Last-Event-ID` header does the same, and through a WebSocket at
+        /api/v1/runs/{run_id}/ws. Reasons: RUN_NOT_FOUND, AFTER_SEQ_OUT_OF_RANGE.
         """
 
     @_abc_1.abstractmethod

@@ -64,9 +64,9 @@ class MortalDatabase(Database):
             mode = await self.life.before(name)
         await self.life.after(mode, DependencyUnavailable("postgres"))
 
-    async def _fetch(self, tenant: str, query: Any, parameters: Any) -> Any:
+    async def _fetch(self, tenant: str, query: Any, parameters: Any, **how: Any) -> Any:
         mode = await self.life.before(f"database.fetch@{place(query)}")
-        rows = await super()._fetch(tenant, query, parameters)
+        rows = await super()._fetch(tenant, query, parameters, **how)
         await self.life.after(mode, DependencyUnavailable("postgres"))
         return rows
 

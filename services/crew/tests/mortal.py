@@ -111,14 +111,14 @@ class MortalDatabase(Database):
         if point:
             await self.life.after(point)
 
-    async def _fetch(self, tenant: str, query: Any, parameters: Any) -> Any:
+    async def _fetch(self, tenant: str, query: Any, parameters: Any, **how: Any) -> Any:
         await self.life.alive()
         if tenant != _EVERY_TENANT and _WRITES.match(query):
             point = await self.life.before(f"write@{place()}")
-            rows = await super()._fetch(tenant, query, parameters)
+            rows = await super()._fetch(tenant, query, parameters, **how)
             await self.life.after(point)
             return rows
-        rows = await super()._fetch(tenant, query, parameters)
+        rows = await super()._fetch(tenant, query, parameters, **how)
         if "claim_jobs" in query and rows:
             await self.life.after(await self.life.before(CLAIM))
         await self.life.alive()

@@ -206,7 +206,8 @@ async def test_a_run_is_watched_across_a_cut_as_the_other_ways_tell_it(mesh: Mes
     async with opened(mesh, f"runs/{run_id}/ws?after_seq={seen[-1]['seq']}") as second:
         seen += await rest_of_run(second)
         await second.wait_closed()
-    assert (second.close_code, "completed" in seen[-1]) == (1000, True)
+    # A small model may well write until it is cut.
+    assert (second.close_code, "completed" in seen[-1] or "incomplete" in seen[-1]) == (1000, True)
     assert seen == await server_sent(mesh, f"runs/{run_id}")
     runs: Any = RunServiceStub(channel)
     told = runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id), timeout=30)

@@ -19,8 +19,10 @@ from loremesh_agent.engine.running import Running
 from loremesh_agent.errors import GivenUp, ProviderError
 from loremesh_agent.ports import AgentDirectory, AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
 
-# How often a provider may fail; a worker may die oftener.
+# How often a provider may fail; a worker may die oftener. A task may have changed something, and is then not begun anew:
+# going on is its only way.
 _PROVIDER_ATTEMPTS = 4
+_PROVIDER_ATTEMPTS_OF_TASKS = 8
 
 
 class Answering:
@@ -65,7 +67,7 @@ class Answering:
             else:
                 await self._answer(job, asked, question)
         except ServiceError as error:
-            raise _final(error, job) from error
+            raise _final(error, job, is_task=bool(asked.task_id)) from error
 
     async def _do(self, job: Job, asked: AskedInBackground) -> None:
         """A task: always a run with a journal."""
@@ -157,7 +159,8 @@ class _HeldTurns:
         """Nothing: the job decides what becomes of its turn."""
 
 
-def _final(error: ServiceError, job: Job) -> ServiceError:
+def _final(error: ServiceError, job: Job, *, is_task: bool) -> ServiceError:
     """The failure, as one that is not tried again where it was often enough."""
-    spent = isinstance(error, ProviderError) and job.attempt >= _PROVIDER_ATTEMPTS
+    attempts = _PROVIDER_ATTEMPTS_OF_TASKS if is_task else _PROVIDER_ATTEMPTS
+    spent = isinstance(error, ProviderError) and job.attempt >= attempts
     return GivenUp(error) if spent and error.retryable else error

@@ -182,12 +182,14 @@ async def workshop_on(broker, workshop):
 
 
 async def test_a_broker_that_comes_late_is_waited_for(workshop, broker):
-    async with workshop_on(broker, workshop), workshop.open(workshop.worker()):
+    async with workshop_on(broker, workshop):
+        # Before there is a worker in this process, which would begin it at once.
         await workshop.enqueue()
-        await asyncio.sleep(1)
-        assert await workshop.states() == {"QUEUED": 1}
-        broker.start()
-        await workshop.until("SUCCEEDED")
+        async with workshop.open(workshop.worker()):
+            await asyncio.sleep(1)
+            assert await workshop.states() == {"QUEUED": 1}
+            broker.start()
+            await workshop.until("SUCCEEDED")
 
 
 async def test_a_broker_wiped_in_the_midst_of_work_loses_nothing(workshop, broker):

@@ -19,7 +19,7 @@ from loremesh_agent.engine.running import Running
 from loremesh_agent.errors import GivenUp, ProviderError
 from loremesh_agent.ports import AgentDirectory, AskedInBackground, ChatWork, FinishedTurn, NewTurn, TurnStore
 
-# How often a provider may fail; a worker may die oftener. A task may have changed something, and is not begun anew then:
+# How often a provider may fail; a worker may die oftener. A task may have changed something and is then not begun anew:
 # to go on is its only way.
 _PROVIDER_ATTEMPTS = 4
 _PROVIDER_ATTEMPTS_OF_TASKS = 8

@@ -21,7 +21,7 @@ from tests.ordeal.provider import Script, scripted
 from tests.ordeal.report import Report
 
 Say = Callable[[str], None]
-_HEAL_SECONDS = 240.0
+_HEAL_SECONDS = 120.0
 _LEASES_OF_QUIET = 2
 _UPLOADERS = 8
 _SEARCH_PAUSE = 0.2

@@ -15,7 +15,8 @@ from loremesh_kit.text import clean
 from loremesh_crew import crew_protos as protos
 from loremesh_crew.adapters.structs import plain
 from loremesh_crew.domain import crewai_yaml
-from loremesh_crew.engine.crews import CrewEngine, position
+from loremesh_crew.engine.crews import CrewEngine
+from loremesh_crew.engine.definitions import position
 
 Context = aio.ServicerContext[Any, Any]
 

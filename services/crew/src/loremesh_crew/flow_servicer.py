@@ -15,7 +15,7 @@ from loremesh_crew import flow_protos as protos
 from loremesh_crew.adapters.structs import plain
 from loremesh_crew.crew_protos import fitting, read_run_limits, violation
 from loremesh_crew.crew_servicer import revision_of
-from loremesh_crew.engine.crews import position
+from loremesh_crew.engine.definitions import position
 from loremesh_crew.engine.flows import FlowEngine
 
 Context = aio.ServicerContext[Any, Any]

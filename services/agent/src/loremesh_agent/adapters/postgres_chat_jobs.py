@@ -156,7 +156,7 @@ class PostgresChatJobs:
             if busy is BusyPolicy.INTERRUPT and turn.conversation_id:
                 await _interrupt(connection, turn.conversation_id)
             waits = busy is BusyPolicy.QUEUE and await _is_held(connection, conversation_id)
-            job_id = await jobs.enqueue(
+            job_id, _ = await jobs.enqueue(
                 connection,
                 kind=KIND,
                 payload={},

@@ -99,7 +99,7 @@ class PostgresTasks:
 
     async def _accept(self, connection: AsyncConnection[Row], new: NewTask) -> ChatJob:
         order, conversation_id = new.order, new_id()
-        run_id = await jobs.enqueue(
+        run_id, _ = await jobs.enqueue(
             connection,
             kind=KIND,
             payload={},

@@ -94,7 +94,7 @@ class Wrong(StrEnum):
 class Agents(MemoryTasks):
     """An agent service: a draft fails once, who leads hands on two pieces of work, the second is never done."""
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float) -> TaskStanding:
         known = task_id in self.standings
         standing = await super().create(task_id, request, root_run_id=root_run_id)
         if request.name == "lead" and not known:

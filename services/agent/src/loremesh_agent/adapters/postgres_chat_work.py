@@ -50,6 +50,8 @@ class PostgresChatWork:
 
     async def begin(self, job: Job) -> AskedInBackground:
         """See ports.ChatWork."""
+        if isinstance(job.progress.known, AskedInBackground):
+            return job.progress.known
         async with self._database.transaction() as connection:
             async with connection.pipeline():
                 ours = await held(connection, job)

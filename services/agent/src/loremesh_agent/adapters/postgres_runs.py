@@ -14,6 +14,7 @@ from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
 from loremesh_agent.adapters.postgres_chat_work import END, append, check, confirm, held
 from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_turns import write_end
+from loremesh_agent.adapters.task_callers import WaitingCallers
 from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.budgets import NOTHING, added
 from loremesh_agent.domain.events import Waiting
@@ -59,9 +60,15 @@ class _DecidedMeanwhile(Exception):
 class PostgresRuns:
     """The tables `steps` and `spending`; see ports.RunWork."""
 
-    def __init__(self, *, database: Database, allowance: Allowance) -> None:
+    def __init__(self, *, database: Database, allowance: Allowance, callers: WaitingCallers) -> None:
         self._database = database
         self._allowance = allowance
+        self._callers = callers
+
+    @property
+    def reserves(self) -> bool:
+        """See ports.RunWork."""
+        return self._allowance != Allowance()
 
     async def recorded(self, job: Job) -> Recorded:
         """See ports.RunWork."""
@@ -121,7 +128,8 @@ class PostgresRuns:
                 row = await ended.fetchone()
                 task_id = row["task_id"] if row else None
                 await forget_steps(connection, job.id, answer_id)
-                await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
+                if task_id and not self._callers.tells(connection, task_id):
+                    await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
             if task_id is None:
                 await go_on_with_next(connection, job.subject_id)
 

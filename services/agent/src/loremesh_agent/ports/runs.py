@@ -1,6 +1,7 @@
 """What keeps runs, tasks, and what humans and other agents are asked."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,22 @@ class NewTask:
     request_hash: bytes
     agent_id: str = ""
     agent_revision: int = 0
+
+
+class TaskCall(Protocol):
+    """A caller who waits for the end of a task."""
+
+    async def wait(self, seconds: float) -> None:
+        """Until it ended in this process, for so long at most; a little longer where it is ending just then."""
+        ...
+
+
+class TaskCallers(Protocol):
+    """Knows who waits in this process: an end that they are told of needs no fact."""
+
+    def waiting(self, task_id: str) -> AbstractContextManager[TaskCall]:
+        """Inside the block somebody waits for the end of a task of the caller's tenant; then they look for it."""
+        ...
 
 
 class TaskStore(Protocol):
@@ -78,6 +95,11 @@ class Recorded:
 
 class RunWork(Protocol):
     """The journal of a run, written by its worker; every method raises FenceLost once the job is not its own."""
+
+    @property
+    def reserves(self) -> bool:
+        """Whether what a model may take is to be kept before it is asked."""
+        ...
 
     async def recorded(self, job: Job) -> Recorded:
         """How the run stands."""

@@ -30,7 +30,7 @@ class MemoryTasks:
     forgotten: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     created: int = 0
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float) -> TaskStanding:
         """See ports.AgentTasks."""
         self.created += 1
         self._fail()

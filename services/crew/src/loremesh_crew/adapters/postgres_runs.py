@@ -175,7 +175,7 @@ class PostgresRuns:
             await connection.execute(_IN_FLIGHT, {"run_id": run.id, "principal": run.principal, "ids": begun})
         with _as_owner(run):
             for each in due:
-                await jobs.enqueue(
+                _, claim = await jobs.enqueue(
                     connection,
                     kind=_KINDS[type(each.command)],
                     payload=asdict(each.errand),
@@ -183,6 +183,8 @@ class PostgresRuns:
                     priority=each.command.request.priority if isinstance(each.command, StartTask) else 0,
                     delay=each.delay,
                 )
+                if claim:
+                    claim.progress.known = _known(run, each.command)
 
     async def forget_tasks(self, connection: AsyncConnection[Row], task_ids: Sequence[str]) -> None:
         """See ports.RunStore."""
@@ -226,6 +228,13 @@ async def _conclude(connection: AsyncConnection[Row], change: Change) -> None:
             await jobs.enqueue(connection, kind=TELL_PARENT, payload=payload, subject_id=run.parent_run_id)
         if change.forgets:
             await jobs.enqueue(connection, kind=FORGET, payload={"run_id": run.id}, subject_id=run.id)
+
+
+def _known(run: RunRecord, command: Command) -> Command | WantedTask:
+    """What whoever carries it out would read of it."""
+    if isinstance(command, StartTask):
+        return WantedTask(command=command, root_run_id=run.pinned.root_run_id, wanted=True)
+    return command
 
 
 def _as_owner(run: RunRecord) -> Any:

@@ -40,7 +40,7 @@ WHERE %(announced)s
 
 _COMPLETE = """
 UPDATE jobs SET state = 'SUCCEEDED', lease_until = NULL, finished_at = now()
-WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
+WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING' RETURNING id
 """
 
 _CANCEL = """
@@ -200,7 +200,8 @@ def _reserved(connection: AsyncConnection[Row], job: Job) -> Taker | None:
 async def complete(connection: AsyncConnection[Row], job: Job) -> None:
     """Mark the job done, in the transaction of its effect; raises FenceLost, which undoes the effect."""
     cursor = await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
-    if cursor.rowcount != 1:
+    # Asked for as a row, which a pipeline waits for.
+    if await cursor.fetchone() is None:
         raise FenceLost(job.id)
     job.progress.completed = True
 

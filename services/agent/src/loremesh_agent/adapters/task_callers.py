@@ -4,40 +4,48 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from loremesh_kit import identity
 from loremesh_kit.postgres import Row, afterwards
 from psycopg import AsyncConnection
+
+from loremesh_agent.domain.chat_jobs import ChatJob
 
 
 class _Caller:
     """One of them; it does not go while a transaction under way counts on telling it."""
 
     def __init__(self) -> None:
-        self._ended = False
+        self._ended: ChatJob | None = None
         self._counted_on = 0
         self._told = asyncio.Event()
 
     def count_on(self) -> None:
         self._counted_on += 1
 
-    def tell(self, ended: bool) -> None:
+    def tell(self, ended: ChatJob | None) -> None:
         self._ended = self._ended or ended
         self._counted_on -= 1
         self._told.set()
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> ChatJob | None:
         """See ports.TaskCall."""
         try:
             async with asyncio.timeout(seconds):
-                await self._until(lambda: self._ended)
+                await self._until(lambda: self._ended is not None)
         except TimeoutError:
             await self._until(lambda: not self._counted_on)
+        return self._ended
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self._told.clear()
             await self._told.wait()
+
+
+def _tell(caller: _Caller, ended: ChatJob, committed: bool) -> None:
+    caller.tell(ended if committed else None)
 
 
 class WaitingCallers:
@@ -58,10 +66,10 @@ class WaitingCallers:
             if not self._callers[key]:
                 del self._callers[key]
 
-    def tells(self, connection: AsyncConnection[Row], task_id: str) -> bool:
-        """Whether somebody waits, who is told as soon as this transaction, in which the task ends, is committed."""
+    def tells(self, connection: AsyncConnection[Row], task_id: str, ended: ChatJob) -> bool:
+        """Whether somebody waits, who is told as soon as this transaction, in which the task ends so, is committed."""
         callers = tuple(self._callers.get((identity.current().tenant, task_id), ()))
         for caller in callers:
             caller.count_on()
-            afterwards(connection, caller.tell)
+            afterwards(connection, partial(_tell, caller, ended))
         return bool(callers)

@@ -80,9 +80,8 @@ class Tasks:
         with self._callers.waiting(order.task_id) as call:
             made = await self._store.create(new)
             if made.job.finish_time is None:
-                await call.wait(wait)
-                # Before the caller goes: from then on an end is told by a fact.
-                made = await self._store.get(order.task_id)
+                ended = await call.wait(wait)
+                made = replace(made, job=ended) if ended else await self._store.get(order.task_id)
         return await self._shown(made)
 
     async def get(self, task_id: str) -> Task:

@@ -10,6 +10,7 @@ from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.approvals import Alarm, Approval, Decision, NewApproval
 from loremesh_agent.domain.approvals import State as ApprovalState
+from loremesh_agent.domain.chat_jobs import ChatJob
 from loremesh_agent.domain.delegation import Delegation, Delivered
 from loremesh_agent.domain.steps import Change, Step
 from loremesh_agent.domain.tasks import Task, TaskOrder
@@ -30,8 +31,11 @@ class NewTask:
 class TaskCall(Protocol):
     """A caller who waits for the end of a task."""
 
-    async def wait(self, seconds: float) -> None:
-        """Until it ended in this process, for so long at most; a little longer where it is ending just then."""
+    async def wait(self, seconds: float) -> ChatJob | None:
+        """Its job with its answer, once it ended in this process; None where it did not within so many seconds.
+
+        A little longer where it is ending just then: who is told None will be told by a fact.
+        """
         ...
 
 
@@ -39,7 +43,7 @@ class TaskCallers(Protocol):
     """Knows who waits in this process: an end that they are told of needs no fact."""
 
     def waiting(self, task_id: str) -> AbstractContextManager[TaskCall]:
-        """Inside the block somebody waits for the end of a task of the caller's tenant; then they look for it."""
+        """Inside the block somebody waits for the end of a task of the caller's tenant."""
         ...
 
 

@@ -51,7 +51,7 @@ class AgentServiceTasks:
         self._tasks = TaskServiceStub(channel)
         self._memories = MemoryServiceStub(channel)
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
         """See ports.AgentTasks."""
         asked = task_protos.create(task_id, request, root_run_id=root_run_id)
         asked.wait.FromTimedelta(timedelta(seconds=wait))

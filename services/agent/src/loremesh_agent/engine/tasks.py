@@ -75,14 +75,7 @@ class Tasks:
             agent_id=agent.id,
             agent_revision=agent.revision,
         )
-        if not wait:
-            return await self._shown(await self._store.create(new))
-        with self._callers.waiting(order.task_id) as call:
-            made = await self._store.create(new)
-            if made.job.finish_time is None:
-                ended = await call.wait(wait)
-                made = replace(made, job=ended) if ended else await self._store.get(order.task_id)
-        return await self._shown(made)
+        return await self._shown(await self._accepted(new, wait) if wait else await self._store.create(new))
 
     async def get(self, task_id: str) -> Task:
         """Raises TaskNotFound."""
@@ -96,6 +89,17 @@ class Tasks:
     async def deliver(self, task_id: str, delegation_id: str, delivered: Delivered) -> None:
         """Tell a task what came of work it handed on; raises TaskNotFound."""
         await self._delegations.deliver(task_id, delegation_id, delivered)
+
+    async def _accepted(self, new: NewTask, wait: float) -> Task:
+        """As TaskStore.create, and how it ended where it does soon."""
+        with self._callers.waiting(new.order.task_id) as call:
+            made = await self._store.create(new)
+            if made.job.finish_time:
+                return made
+            if ended := await call.wait(wait):
+                return replace(made, job=ended)
+        # Whoever ends it from here on tells it by a fact; who did before is seen.
+        return await self._store.get(new.order.task_id)
 
     async def _checked(self, order: TaskOrder, worker_hash: bytes) -> Agent:
         if order.invocation:

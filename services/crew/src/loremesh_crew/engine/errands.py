@@ -42,7 +42,7 @@ _CANCEL = "cancel-task"
 # Given up, they may leave a task behind which nobody waits for.
 _MAY_LEAVE_A_TASK = frozenset({"start-task", "answer-delegation"})
 # A task that ends sooner is one transaction of its run, and no fact tells of it.
-_WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 2.0
 _CANCELLED = TaskOutcome(status=TaskStatus.CANCELLED)
 _log = structlog.get_logger(__name__)
 _STEERS: Mapping[str, type[Event]] = {"cancel": CancelAsked, "pause": PauseAsked, "resume": ResumeAsked}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
@@ -199,9 +199,17 @@ def _reserved(connection: AsyncConnection[Row], job: Job) -> Taker | None:
 
 async def complete(connection: AsyncConnection[Row], job: Job) -> None:
     """Mark the job done, in the transaction of its effect; raises FenceLost, which undoes the effect."""
-    cursor = await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
-    # Asked for as a row, which a pipeline waits for.
-    if await cursor.fetchone() is None:
+    await confirm(await completion(connection, job), job)
+
+
+async def completion(connection: AsyncConnection[Row], job: Job) -> AsyncCursor[Row]:
+    """The first half of `complete`: in a pipeline more may be sent before `confirm` waits."""
+    return await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
+
+
+async def confirm(completed: AsyncCursor[Row], job: Job) -> None:
+    """The other half."""
+    if await completed.fetchone() is None:
         raise FenceLost(job.id)
     job.progress.completed = True
 

@@ -10,6 +10,7 @@ from typing import Any, LiteralString, Protocol, TypeVar
 import structlog
 from psycopg import AsyncConnection, AsyncTransaction, OperationalError
 from psycopg.errors import QueryCanceled
+from psycopg.pq import PipelineStatus
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Literal
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -69,6 +70,16 @@ class Connection(AsyncConnection[Row]):
             undone, self.afterwards = self.afterwards[before:], self.afterwards[:before]
             _tell_ended(undone, committed=False)
             raise
+
+
+@asynccontextmanager
+async def together(connection: AsyncConnection[Row]) -> AsyncIterator[None]:
+    """Inside, statements go out together, and only what is fetched is waited for, and the end."""
+    if connection.pgconn.pipeline_status is not PipelineStatus.OFF:
+        yield
+        return
+    async with connection.pipeline():
+        yield
 
 
 def afterwards(connection: AsyncConnection[Row], callback: Callable[[bool], None]) -> None:
@@ -146,6 +157,21 @@ class Database:
                     yield outer
 
     @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction of the caller's tenant whose statements go out together, its begin and its commit with them.
+
+        Only what is fetched is waited for: a statement's failure shows at the next fetch, or at the end, and undoes it
+        all. Raises as `transaction` does; a connection that broke before it began is not replaced by another.
+        """
+        tenant = _one_tenant(None)
+        if self._outer(tenant) is not None:
+            async with self.transaction(tenant) as outer, together(outer):
+                yield outer
+        else:
+            async with self._transaction(tenant, piped=True) as connection:
+                yield connection
+
+    @asynccontextmanager
     async def joined_transaction(self) -> AsyncIterator[AsyncConnection[Row]]:
         """A transaction of the caller's tenant that all its task does on this database meanwhile becomes part of.
 
@@ -216,14 +242,27 @@ class Database:
         return joined.connection
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
-        opening = SQL("BEGIN; SELECT {}").format(_scope(tenant))
-
+    async def _transaction(self, tenant: str, *, piped: bool = False) -> AsyncIterator[Connection]:
         async def begin(connection: Connection) -> None:
-            await connection.execute(opening, prepare=False)
+            await connection.execute(SQL("BEGIN; SELECT {}").format(_scope(tenant)), prepare=False)
 
-        async with self._connection(begin) as (connection, _):
-            yield connection
+        if not piped:
+            async with self._connection(begin) as (connection, _):
+                yield connection
+            return
+        async with self._connection(_nothing) as (connection, _):
+            try:
+                async with connection.pipeline():
+                    await connection.execute("BEGIN")
+                    await connection.execute(SQL("SELECT {}").format(_scope(tenant)), prepare=False)
+                    yield connection
+                    await connection.execute("COMMIT")
+            except QueryCanceled:
+                raise
+            except OperationalError:
+                # So that whoever is told so and tries again finds no other that broke, too.
+                await self._pool.check()
+                raise
 
     async def _fetch(
         self, tenant: str, query: LiteralString, parameters: Parameters, *, lasting: bool = True
@@ -290,6 +329,10 @@ class Database:
 def _tell_ended(callbacks: Sequence[Callable[[bool], None]], *, committed: bool) -> None:
     for callback in callbacks:
         callback(committed)
+
+
+async def _nothing(_: Connection) -> None:
+    """Begin with nothing."""
 
 
 def _one_tenant(tenant: str | None) -> str:

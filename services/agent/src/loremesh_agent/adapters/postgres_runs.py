@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loremesh_kit import jobs
-from loremesh_kit.jobs import FenceLost, Job, complete
+from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation
@@ -91,7 +91,7 @@ class PostgresRuns:
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
         try:
-            async with self._database.transaction() as connection, connection.pipeline():
+            async with self._database.pipeline() as connection:
                 ours = await held(connection, job)
                 await self._keep(connection, job, change, answer_id=answer_id, attempt=attempt)
                 await confirm(ours, job)
@@ -125,22 +125,23 @@ class PostgresRuns:
 
     async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
-        async with self._database.transaction() as connection:
-            async with connection.pipeline():
-                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-                await forget_steps(connection, job.id, answer_id)
-                ended = await connection.execute(_FINISH, {**_kept(job, change), "state": finished.state})
-                if not await write_end(connection, answer_id, finished):
-                    raise FenceLost(job.id)
-                await complete(connection, job)
-                row = await ended.fetchone() or {"task_id": None}
-                if job.progress.known is None:
-                    # A run of one attempt that never waited has asked nobody.
-                    await postgres_approvals.cancel_of_run(connection, job.id)
-                if row["task_id"] and not self._callers.tells(connection, row["task_id"], _ended(job, row, finished)):
-                    await task_facts.tell(connection, task_facts.FINISHED, task_id=row["task_id"])
+        async with self._database.pipeline() as connection:
+            completed = await jobs.completion(connection, job)
+            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+            await forget_steps(connection, job.id, answer_id)
+            ended = await connection.execute(_FINISH, {**_kept(job, change), "state": finished.state})
+            is_kept = await write_end(connection, answer_id, finished)
+            await jobs.confirm(completed, job)
+            if not is_kept:
+                raise FenceLost(job.id)
+            row = await ended.fetchone() or {"task_id": None}
+            if job.progress.known is None:
+                # A run of one attempt that never waited has asked nobody.
+                await postgres_approvals.cancel_of_run(connection, job.id)
             if row["task_id"] is None:
                 await go_on_with_next(connection, job.subject_id)
+            elif not self._callers.tells(connection, row["task_id"], _ended(job, row, finished)):
+                await task_facts.tell(connection, task_facts.FINISHED, task_id=row["task_id"])
 
     async def leave(self, job: Job, step: Step) -> None:
         """See ports.RunWork."""

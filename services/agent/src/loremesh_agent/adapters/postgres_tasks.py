@@ -91,7 +91,7 @@ class PostgresTasks:
     async def create(self, new: NewTask) -> Task:
         """See ports.TaskStore."""
         try:
-            async with self._database.transaction() as connection, connection.pipeline():
+            async with self._database.pipeline() as connection:
                 job = await self._accept(connection, new)
         except _NotMade:
             known = await self.known(new.order.task_id, request_hash=new.request_hash)

@@ -7,7 +7,7 @@ from typing import Any
 from loremesh_kit import eventlog, identity, jobs
 from loremesh_kit.eventlog import Entry
 from loremesh_kit.ids import new_id
-from loremesh_kit.postgres import Database, Row
+from loremesh_kit.postgres import Database, Row, together
 from psycopg import AsyncConnection
 
 from loremesh_crew.adapters.run_rows import FULL, record
@@ -154,7 +154,7 @@ class PostgresRuns:
             "last_seq": run.last_seq + len(entries),
             "finish_time": change.finish_time,
         }
-        async with connection.pipeline():
+        async with together(connection):
             await connection.execute(_UPDATE, values)
             await connection.execute(_REMEMBER, history)
             if change.ended:
@@ -166,7 +166,7 @@ class PostgresRuns:
 
     async def issue(self, connection: AsyncConnection[Row], run: RunRecord, due: Sequence[Due]) -> None:
         """See ports.RunStore."""
-        async with connection.pipeline():
+        async with together(connection):
             await self._issue(connection, run, due)
 
     async def _issue(self, connection: AsyncConnection[Row], run: RunRecord, due: Sequence[Due]) -> None:
@@ -204,7 +204,7 @@ class PostgresRuns:
 
     async def begun(self, connection: AsyncConnection[Row], task_id: str) -> bool:
         """See ports.RunStore."""
-        return (await connection.execute(_BEGUN, [task_id])).rowcount == 1
+        return await (await connection.execute(_BEGUN, [task_id])).fetchone() is not None
 
     async def cancelled(self, task_id: str) -> None:
         """See ports.RunStore."""

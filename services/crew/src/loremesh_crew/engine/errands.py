@@ -130,7 +130,7 @@ class Errands:
             ended = TaskEnded(time=now(), task_id=task_id, outcome=outcome)
             await self._running.apply(job.payload["run_id"], [ended], job=job)
             return
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             if events := news(standing, now=now()):
                 await self._running.apply_in(connection, job.payload["run_id"], events)
             # Also one that waits already: nobody would ask after it otherwise.

@@ -147,7 +147,7 @@ class PostgresChatJobs:
 
     async def create(self, turn: NewTurn, request: bytes, *, busy: BusyPolicy, again: bool) -> tuple[str, str]:
         """See ports.ChatJobStore."""
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             before = await _before(connection, turn.claim, again=again)
             if before:
                 return before

@@ -86,8 +86,10 @@ class JobWorker:
 
     def reserve(self) -> bool:
         """See postgres.Taker. Whoever waits comes first: in the order of tenants and priorities, which claims keep."""
-        self._idle = self._idle and self._room() > 0
-        self._reserved += self._idle
+        if self._room() <= 0:
+            self._idle = False
+        if self._idle:
+            self._reserved += 1
         return self._idle
 
     def take(self, job: Job | None) -> None:

@@ -100,7 +100,7 @@ CREATED = "tasks.create@start-task:errands._start_task#1"
 CASES = {
     "decisions without a lock": (NO_LOCK, two_replicas_hear_at_once, Wrong.STUCK),
     "a task begun under another id": (NEW_IDS, killed(CREATED, "after"), Wrong.DOUBLED),
-    "a decision before its jobs": (JOBS_AFTERWARDS, killed("commit@timer:running.apply#1", "after"), Wrong.STUCK),
+    "a decision before its jobs": (JOBS_AFTERWARDS, killed("commit@timer:running._write#1", "after"), Wrong.STUCK),
     "nobody asks after lost facts": (NO_INQUIRY, facts_are_lost, Wrong.STUCK),
 }
 

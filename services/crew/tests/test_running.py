@@ -69,6 +69,50 @@ async def test_ten_tasks_that_end_at_once_are_all_counted(these):
     assert [each.number for each in await these.views.history(run_id, after=0, limit=99)] == list(range(1, 12))
 
 
+async def test_what_comes_to_a_run_at_once_is_decided_together(these):
+    run_id = await these.begin(tasks=10, at_once=10)
+    async with asyncio.TaskGroup() as group:
+        for n in range(1, 11):
+            group.create_task(these.running.apply(run_id, [ended(f"{run_id}.{n}", done(str(n)))]))
+
+    query = "SELECT count(DISTINCT xmin::text) AS n FROM run_history WHERE run_id = %s AND number > 1"
+    # The first alone, and all who waited for it.
+    assert (await these.database.fetch(query, [run_id]))[0]["n"] == 2
+
+
+async def test_a_lost_job_takes_nothing_with_it_of_what_was_decided_together(these):
+    run_id = await these.begin(tasks=3, at_once=3)
+    stale, _ = await these.job("start-task"), await these.job("start-task")
+    async with asyncio.TaskGroup() as group:
+        telling = [
+            group.create_task(quietly(these.running.apply(run_id, [ended(f"{run_id}.{n}")], job=job)))
+            for n, job in ((1, None), (2, stale), (3, None))
+        ]
+
+    assert [type(each.result()) for each in telling] == [type(None), FenceLost, type(None)]
+    assert set((await these.views.get(run_id)).state.done) == {f"{run_id}.1", f"{run_id}.3"}
+
+
+async def test_who_leaves_while_telling_a_run_leaves_what_others_tell(these):
+    run_id = await these.begin(tasks=3, at_once=3)
+    async with these.database.transaction() as connection:
+        await these.store.lock(connection, run_id)
+        telling = [asyncio.ensure_future(these.running.apply(run_id, [ended(f"{run_id}.{n}")])) for n in range(1, 4)]
+        await asyncio.sleep(0.05)
+        telling[0].cancel()
+    await asyncio.wait(telling)
+
+    assert [each.exception() for each in telling[1:]] == [None, None]
+    assert set((await these.views.get(run_id)).state.done) == {f"{run_id}.2", f"{run_id}.3"}
+
+
+async def quietly(work):
+    try:
+        await work
+    except FenceLost as lost:
+        return lost
+
+
 async def test_an_event_twice_is_an_event_once(these):
     run_id = await these.begin(tasks=2)
     for _ in range(2):

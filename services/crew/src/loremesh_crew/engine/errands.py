@@ -130,11 +130,15 @@ class Errands:
             ended = TaskEnded(time=now(), task_id=task_id, outcome=outcome)
             await self._running.apply(job.payload["run_id"], [ended], job=job)
             return
+        events = news(standing, now=now())
+        if standing.outcome:
+            await self._running.apply(job.payload["run_id"], events, job=job)
+            return
         async with self._database.pipeline() as connection:
-            if events := news(standing, now=now()):
+            if events:
                 await self._running.apply_in(connection, job.payload["run_id"], events)
             # Also one that waits already: nobody would ask after it otherwise.
-            if standing.outcome is None and not await self._store.begun(connection, task_id):
+            if not await self._store.begun(connection, task_id):
                 # It was cancelled while it was begun, or is finished already.
                 await self._tasks.cancel(task_id)
             await jobs.complete(connection, job)

@@ -1,12 +1,16 @@
 """Runs go on: an event, the machine's decision on it, and what follows, in one transaction."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
-from loremesh_kit import jobs
+from loremesh_kit import identity, jobs
 from loremesh_kit.clock import Clock
-from loremesh_kit.jobs import Job
+from loremesh_kit.errors import ServiceError
+from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
@@ -14,6 +18,23 @@ from loremesh_crew.domain.deciding import decide, latest, may_remember, terminal
 from loremesh_crew.domain.machine import Event, Machine, RunStatus, Started, TaskEnded
 from loremesh_crew.errors import EngineVersionUnknown
 from loremesh_crew.ports import Change, Decision, Due, Machines, NewRecord, RunRecord, RunStore
+
+
+@dataclass(slots=True)
+class _Told:
+    """What somebody has to tell a run, and the job that is done once it is decided."""
+
+    events: Sequence[Event]
+    job: Job | None
+    done: bool = False
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _Gate:
+    """Through which one at a time comes to a run, and takes with it what waits."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[_Told] = field(default_factory=list)
 
 
 class Running:
@@ -27,6 +48,8 @@ class Running:
         self._store = store
         self._machines = machines
         self._clock = clock
+        # For as long as anybody holds one.
+        self._gates: WeakValueDictionary[tuple[str, str], _Gate] = WeakValueDictionary()
 
     def now(self) -> datetime:
         """What events made now have as their time."""
@@ -59,14 +82,38 @@ class Running:
         await self._store.issue(connection, run, due)
 
     async def apply(self, run_id: str, events: Sequence[Event], *, job: Job | None = None) -> None:
-        """Decide on events in a transaction of their own, which completes `job`.
+        """Decide on events in a transaction of their own, which completes `job`; not inside of another.
 
+        What comes to a run meanwhile waits here, not at its row with a connection in hand, and is decided together.
         Nothing where there is no such run, or where they mean nothing to it. Raises FenceLost, which undoes it all.
         """
+        told = _Told(events, job)
+        gate = self._gates.setdefault((identity.current().tenant, run_id), _Gate())
+        gate.waiting.append(told)
+        async with gate.lock:
+            if not told.done:
+                await self._decide_together(run_id, gate, told)
+
+    async def _decide_together(self, run_id: str, gate: "_Gate", mine: "_Told") -> None:
+        """All that waits in one transaction; where that cannot be, `mine` alone, and the others are on their own."""
+        batch, gate.waiting = gate.waiting, []
+        try:
+            await self._write(run_id, batch)
+        except (ServiceError, FenceLost):
+            if len(batch) == 1:
+                raise
+            await self._write(run_id, [mine])
+        finally:
+            gate.waiting[:0] = [each for each in batch if not each.done and each is not mine]
+
+    async def _write(self, run_id: str, batch: Sequence["_Told"]) -> None:
         async with self._database.pipeline() as connection:
-            await self.apply_in(connection, run_id, events)
-            if job:
-                await jobs.complete(connection, job)
+            await self.apply_in(connection, run_id, [event for each in batch for event in each.events])
+            completed = [(await jobs.completion(connection, each.job), each.job) for each in batch if each.job]
+            for cursor, job in completed:
+                await jobs.confirm(cursor, job)
+        for each in batch:
+            each.done = True
 
     async def apply_in(
         self, connection: AsyncConnection[Row], run_id: str, events: Sequence[Event]

@@ -356,6 +356,17 @@ class RunStore(Protocol):
         ...
 
 
+class RunCopies(Protocol):
+    """Keeps runs once more."""
+
+    async def copy(self, connection: AsyncConnection[Row], *, of: RunRecord, to: str, children: Sequence[str]) -> None:
+        """Keep child runs of a run that are over, and all below them, as they are below the new run `to`.
+
+        `children` are their ids. Theirs now begin with the new run's id in place of the old one's.
+        """
+        ...
+
+
 class RunViews(Protocol):
     """Reads what is kept of runs."""
 

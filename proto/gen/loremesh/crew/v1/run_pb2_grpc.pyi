@@ -51,9 +51,10 @@ class RunServiceStub:
     RUN_NOT_FOUND, ENGINE_VERSION_UNKNOWN.
     """
     ForkRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ForkRunRequest, _run_pb2.Run]
-    """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs or
-    models. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID, AGENT_UNKNOWN,
-    RUNS_FULL, IDEMPOTENCY_CONFLICT.
+    """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs,
+    models or descriptions, those of its child runs too. Child runs that were over by then are in its tree as its own;
+    one that was not begins again. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID,
+    INPUT_MISSING, CREW_INVALID with MODEL_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
     """
     DiffRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.DiffRunsRequest, _run_pb2.DiffRunsResponse]
     """Says what differs between two runs: inputs, definitions, tasks, outputs, what they took. Reasons: RUN_NOT_FOUND."""
@@ -173,9 +174,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ForkRunRequest,
         context: _aio.ServicerContext[_run_pb2.ForkRunRequest, _abc.Awaitable[_run_pb2.Run]],
     ) -> _abc.Awaitable[_run_pb2.Run]:
-        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs or
-        models. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID, AGENT_UNKNOWN,
-        RUNS_FULL, IDEMPOTENCY_CONFLICT.
+        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs,
+        models or descriptions, those of its child runs too. Child runs that were over by then are in its tree as its own;
+        one that was not begins again. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID,
+        INPUT_MISSING, CREW_INVALID with MODEL_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
         """
 
     @_abc_1.abstractmethod

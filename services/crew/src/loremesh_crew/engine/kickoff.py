@@ -10,6 +10,7 @@ from loremesh_kit.postgres import Database
 
 from loremesh_crew.domain import flow_checks
 from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, RunLimits
+from loremesh_crew.domain.forking import below, changed
 from loremesh_crew.domain.inputs import check_inputs
 from loremesh_crew.domain.machine import Pinned, RunKind, StartChild
 from loremesh_crew.engine.running import Running
@@ -45,7 +46,7 @@ class Kickoff:
         for run in runs:
             key = (run.kind, run.definition_id, run.revision)
             if key not in found:
-                definition = await self._definition(*key)
+                definition = await self.definition(*key)
                 found[key] = definition, await self._pins(definition)
             definition, pins = found[key]
             records.append(_record(definition, run, pins=pins))
@@ -64,10 +65,12 @@ class Kickoff:
         """A run below another, with what was pinned for it; raises what `start` raises."""
         pinned = parent.pinned
         definition: Crew | Flow | None = command.crew
+        changes = below(pinned, command.state)
         if definition is None:
             kind = "crew" if command.kind is RunKind.CREW else "flow"
             revision = command.revision or pinned.pins.get(f"{kind}:{command.definition_id}", 0)
-            definition = await self._definition(command.kind, command.definition_id, revision)
+            definition = await self.definition(command.kind, command.definition_id, revision)
+            definition = changed(definition, changes)
         return NewRecord(
             pinned=Pinned(
                 run_id=command.child_run_id,
@@ -79,6 +82,8 @@ class Kickoff:
                 limits=smaller(definition.limits, command.limits),
                 pins=pinned.pins,
                 depth=pinned.depth + 1,
+                model=changes.model,
+                descriptions=changes.descriptions,
             ),
             name=definition.name or definition.id or command.state,
             principal=parent.principal,
@@ -88,7 +93,8 @@ class Kickoff:
             parent_state=command.state,
         )
 
-    async def _definition(self, kind: RunKind, definition_id: str, revision: int) -> Crew | Flow:
+    async def definition(self, kind: RunKind, definition_id: str, revision: int) -> Crew | Flow:
+        """A crew or flow as it is, or as it was; raises what a library raises."""
         if kind is RunKind.CREW:
             return await self._library.crew(definition_id, revision=revision)
         return await self._library.flow(definition_id, revision=revision)
@@ -116,7 +122,7 @@ class Kickoff:
         key = f"{kind.lower()}:{definition_id}"
         if key in pins.revisions and not revision:
             return
-        definition = await self._definition(kind, definition_id, revision)
+        definition = await self.definition(kind, definition_id, revision)
         if not revision:
             pins.revisions[key] = definition.revision
         # One that is asked for by its number needs no pin, but what it comes to does.

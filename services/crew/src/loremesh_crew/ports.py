@@ -404,6 +404,10 @@ class RunViews(Protocol):
         """How many runs without parents are not finished, counted up to `limit`."""
         ...
 
+    async def at_work_alone(self, connection: AsyncConnection[Row], *, limit: int) -> int:
+        """The same with those of this transaction; who asks so, too, waits for its end."""
+        ...
+
     async def purge(self) -> int:
         """Delete runs whose days are over; how many."""
         ...

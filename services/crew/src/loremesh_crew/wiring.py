@@ -157,13 +157,11 @@ class _Parts:
             kickoffs=self._kickoff,
         )
         forking = Forking(
-            database=self._outside.database,
             views=self.views,
             copies=PostgresRunCopies(),
             running=self._running,
             kickoff=self._kickoff,
             agents=self._outside.agents,
-            limit=self._settings.runs_at_once,
         )
         replaying = Replaying(views=self.views, running=self._running)
         return [

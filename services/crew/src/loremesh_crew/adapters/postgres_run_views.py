@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from loremesh_kit import eventlog
+from loremesh_kit import eventlog, identity
 from loremesh_kit.errors import PageTokenInvalid
 from loremesh_kit.pages import Position
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
 
 from loremesh_crew.adapters.run_rows import FULL, LISTED, listed, record
 from loremesh_crew.domain import codec
@@ -46,6 +47,8 @@ SELECT count(*) AS runs FROM (
     SELECT FROM runs WHERE finish_time IS NULL AND parent_run_id = '' LIMIT %s
 ) AS at_work
 """
+
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 _EXPIRED = "SELECT tenant, id FROM runs WHERE finish_time < now() - interval '30 days' LIMIT %s"
 
@@ -124,6 +127,12 @@ class PostgresRunViews:
         """See ports.RunViews."""
         rows = await self._database.fetch(_AT_WORK, [limit])
         return int(rows[0]["runs"])
+
+    async def at_work_alone(self, connection: AsyncConnection[Row], *, limit: int) -> int:
+        """See ports.RunViews."""
+        await connection.execute(_ALONE, [f"{identity.current().tenant} runs"])
+        row = await (await connection.execute(_AT_WORK, [limit])).fetchone()
+        return int(row["runs"]) if row else 0
 
     async def purge(self) -> int:
         """See ports.RunViews."""

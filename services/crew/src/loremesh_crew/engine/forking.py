@@ -8,7 +8,6 @@ from typing import Any
 
 from loremesh_kit import identity
 from loremesh_kit.ids import new_id
-from loremesh_kit.postgres import Database
 
 from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow
 from loremesh_crew.domain.forking import Changes, Redecided, changed_crew, changed_flow, described, redecide
@@ -16,7 +15,7 @@ from loremesh_crew.domain.machine import Pinned, RunKind, StartTimer
 from loremesh_crew.engine.kickoff import Kickoff, checked
 from loremesh_crew.engine.replaying import history_of
 from loremesh_crew.engine.running import Running
-from loremesh_crew.errors import CrewInvalid, InputInvalid, RunsFull, SeqUnknown
+from loremesh_crew.errors import CrewInvalid, InputInvalid, SeqUnknown
 from loremesh_crew.ports import (
     AgentRegistry,
     Decision,
@@ -36,22 +35,17 @@ class Forking:
     def __init__(
         self,
         *,
-        database: Database,
         views: RunViews,
         copies: RunCopies,
         running: Running,
         kickoff: Kickoff,
         agents: AgentRegistry,
-        limit: int,
     ) -> None:
-        """At most `limit` runs of a tenant are in progress."""
-        self._database = database
         self._views = views
         self._copies = copies
         self._running = running
         self._kickoff = kickoff
         self._agents = agents
-        self._limit = limit
 
     async def fork(self, run_id: str, *, after_seq: int, changes: Changes) -> str:
         """Begin a new run that goes on from another; its id. Child runs that were over by then become its own.
@@ -63,11 +57,9 @@ class Forking:
             raise SeqUnknown(run.last_seq)
         await self._vet(run.pinned, changes)
         new = _new(run, after_seq=after_seq, changes=changes)
-        if await self._views.at_work(limit=self._limit) >= self._limit:
-            raise RunsFull(self._limit)
         kept = await self._until(run_id, after_seq)
         if not kept:
-            async with self._database.transaction() as connection:
+            async with self._kickoff.room(1) as connection:
                 await self._running.begin(connection, new)
             return new.pinned.run_id
         now = self._running.now()
@@ -81,7 +73,7 @@ class Forking:
             later=now - kept[-1].event.time,
         )
         due = _due(done, new.pinned.run_id, now=now) if done.state.end is None else []
-        async with self._database.transaction() as connection:
+        async with self._kickoff.room(1) as connection:
             await self._running.adopt(connection, new, of=run, state=done.state, decisions=_decisions(done), due=due)
             if done.children:
                 children = [each.replace(new.pinned.run_id, run_id, 1) for each in done.children]

@@ -1,12 +1,14 @@
 """Runs are accepted: everything they may come to is looked up, pinned and checked before the first of them begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from loremesh_kit import identity
 from loremesh_kit.ids import new_id
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
 
 from loremesh_crew.domain import flow_checks
 from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, RunLimits
@@ -16,6 +18,9 @@ from loremesh_crew.domain.machine import Pinned, RunKind, StartChild
 from loremesh_crew.engine.running import Running
 from loremesh_crew.errors import AgentUnknown, RunsFull
 from loremesh_crew.ports import AgentRegistry, Library, NewRecord, NewRun, RunRecord, RunViews
+
+# Kickoffs of a tenant in the same moment, at most.
+_AT_ONCE = 100
 
 
 class Kickoff:
@@ -50,16 +55,27 @@ class Kickoff:
                 found[key] = definition, await self._pins(definition)
             definition, pins = found[key]
             records.append(_record(definition, run, pins=pins))
-        await self.accept(records)
-        return [record.pinned.run_id for record in records]
-
-    async def accept(self, records: Sequence[NewRecord]) -> None:
-        """Begin runs in the caller's transaction, or in one of their own; raises RunsFull."""
-        if await self._views.at_work(limit=self._limit) + len(records) > self._limit:
-            raise RunsFull(self._limit)
-        async with self._database.transaction() as connection:
+        async with self.room(len(records)) as connection:
             for record in records:
                 await self._running.begin(connection, record)
+        return [record.pinned.run_id for record in records]
+
+    @asynccontextmanager
+    async def room(self, runs: int) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction in which so many runs are begun; the caller's, or one of its own. Raises RunsFull.
+
+        Near the limit it is looked at once more at the end, one kickoff of the tenant after the other. Far from it
+        nobody waits for anybody: to overstep it from there takes more kickoffs in the same moment than there are
+        connections to the database.
+        """
+        at_work = await self._views.at_work(limit=self._limit)
+        if at_work + runs > self._limit:
+            raise RunsFull(self._limit)
+        async with self._database.transaction() as connection:
+            yield connection
+            near = at_work + _AT_ONCE * runs > self._limit
+            if near and await self._views.at_work_alone(connection, limit=self._limit + 1) > self._limit:
+                raise RunsFull(self._limit)
 
     async def child(self, parent: RunRecord, command: StartChild) -> NewRecord:
         """A run below another, with what was pinned for it; raises what `start` raises."""

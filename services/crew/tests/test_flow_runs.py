@@ -92,6 +92,32 @@ async def test_a_signal_carries_what_a_run_can_keep(mesh: Mesh):
     assert reason_of(refused.value) == "INPUT_INVALID"
 
 
+async def test_no_signal_is_lost_unheard_and_none_keeps_out_the_one_that_is_waited_for(mesh: Mesh):
+    waits = [
+        {"id": "begin", "initial": True, "wait": {"signal": "go"}},
+        {"id": "review", "wait": {"signal": "approved"}},
+    ]
+    ways = [{"from": "begin", "to": "review"}, {"from": "review", "to": "done"}]
+    flow = {"id": "gate", "states": [*waits, {"id": "done", "final": True}], "transitions": ways}
+    async with mesh.replica() as here:
+        flows = flow_pb2_grpc.FlowServiceStub(here.channel)
+        await flows.CreateFlow(flow_pb2.CreateFlowRequest(flow=ParseDict(flow, flow_pb2.Flow())))
+        run = await flows.KickoffFlow(flow_pb2.KickoffFlowRequest(flow_id="gate"))
+        for number in range(4):
+            await signal(here, run.id, "y" * 250_000, signal_id=f"s{number}")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await signal(here, run.id, "yes", signal_id="s4")
+        await signal(here, run.id, "y" * 250_000, signal_id="s3")
+        await signal(here, run.id, "yes", signal="go")
+        events = await here.watch(run.id)
+        with pytest.raises(aio.AioRpcError) as over:
+            await signal(here, run.id, "yes")
+
+    assert reason_of(refused.value) == "SIGNALS_FULL"
+    assert (kinds(events)[-1], kinds(events).count("signal_received")) == ("completed", 5)
+    assert reason_of(over.value) == "RUN_FINISHED"
+
+
 async def test_a_crew_below_is_not_given_what_it_does_not_take(mesh: Mesh):
     mesh.tasks.script = at_once
     async with mesh.replica() as here:

@@ -186,7 +186,8 @@ class RunServiceServicer:
 
     def SignalRun(self, request, context):
         """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+        INPUT_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

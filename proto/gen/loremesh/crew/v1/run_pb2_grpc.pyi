@@ -44,7 +44,8 @@ class RunServiceStub:
     """Lets a paused run go on. Resuming one that is not paused changes nothing. Reasons: RUN_NOT_FOUND, RUN_FINISHED."""
     SignalRun: _aio.UnaryUnaryMultiCallable[_run_pb2.SignalRunRequest, _run_pb2.Run]
     """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-    one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+    one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+    INPUT_INVALID.
     """
     ReplayRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ReplayRunRequest, _run_pb2.ReplayRunResponse]
     """Decides a run's log anew and compares each decision with what was decided then. Nothing is done or changed. Reasons:
@@ -155,7 +156,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_pb2.SignalRunRequest, _abc.Awaitable[_run_pb2.Run]],
     ) -> _abc.Awaitable[_run_pb2.Run]:
         """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+        INPUT_INVALID.
         """
 
     @_abc_1.abstractmethod

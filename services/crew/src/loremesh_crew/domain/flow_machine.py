@@ -28,6 +28,7 @@ from loremesh_crew.domain.machine import (
     TimerFired,
     View,
 )
+from loremesh_crew.domain.placeholders import as_text
 
 _DEADLINE = "deadline"
 # What a child run's end is for the state it is of; all else is a failure.
@@ -37,6 +38,7 @@ _CHILDREN = {
     RunStatus.CANCELLED: TaskStatus.CANCELLED,
 }
 _MAX_SIGNALS = 100
+_MAX_PAYLOADS = 1_000_000
 _MAX_SIGNAL_IDS = 1000
 
 
@@ -207,13 +209,31 @@ def _expire(turn: Turn) -> None:
         turn.stop(expired)
 
 
+def full(run: Pinned, state: FlowRunState, event: SignalCame) -> bool:
+    """Whether there is no room for a signal: so many are kept that nothing waited for yet, and nothing waits for it."""
+    turn = Turn(run, state, event.time)
+    return _may_come(turn, event) and not _has_room(turn, event)
+
+
 def _is_new(turn: Turn, event: SignalCame) -> bool:
+    return _may_come(turn, event) and _has_room(turn, event)
+
+
+def _may_come(turn: Turn, event: SignalCame) -> bool:
     return (
         event.signal in signals(turn.flow)
         and (not event.signal_id or event.signal_id not in turn.state.signal_ids)
-        and len(turn.state.signals) < _MAX_SIGNALS
         and turn.state.ending is None
+        and turn.state.end is None
     )
+
+
+def _has_room(turn: Turn, event: SignalCame) -> bool:
+    visit, kept = turn.state.visit, turn.state.signals
+    wait = _waited_for(turn, visit) if visit else None
+    if wait and wait.signal == event.signal:
+        return True
+    return len(kept) < _MAX_SIGNALS and sum(len(as_text(each.payload)) for each in kept) < _MAX_PAYLOADS
 
 
 def _signal_came(turn: Turn, event: SignalCame) -> None:

@@ -409,5 +409,5 @@ class RunViews(Protocol):
         ...
 
     async def purge(self) -> int:
-        """Delete runs whose days are over; how many."""
+        """Delete runs whose days are over, with all below them; how many, those below not counted."""
         ...

@@ -225,6 +225,7 @@ async def test_what_a_fork_changes_reaches_the_runs_that_begin_below_it(mesh: Me
         request = pb.ForkRunRequest(run_id=run.id, after_seq=seq, model="local/other")
         request.descriptions.update({"last/write": "Sing about {topic}.", "draft/write/write": "Never said."})
         forked = await here.runs.ForkRun(request)
+        compared = await here.runs.DiffRuns(pb.DiffRunsRequest(run_id=run.id, other_run_id=forked.id))
         await signal(here, forked.id, "yes")
         assert kinds(await here.watch(forked.id))[-1] == "completed"
         anew = await here.runs.ForkRun(pb.ForkRunRequest(run_id=forked.id))
@@ -234,6 +235,9 @@ async def test_what_a_fork_changes_reaches_the_runs_that_begin_below_it(mesh: Me
                 await here.runs.ForkRun(pb.ForkRunRequest(run_id=run.id, descriptions={place: "Sing."}))
             assert reason_of(refused.value) == "INPUT_INVALID"
 
+    differs = {each.field: (each.left, each.right) for each in compared.differences}
+    assert differs["model"] == ("", "local/other")
+    assert differs["descriptions.last/write"] == ("", "Sing about {topic}.")
     of_fork = [each for task_id, each in mesh.tasks.requests.items() if task_id.startswith(f"{forked.id}.")]
     assert [each.agent.model for each in of_fork] == ["local/other"] * 2
     assert "Sing about tea." in of_fork[1].message

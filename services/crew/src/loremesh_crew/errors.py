@@ -262,7 +262,7 @@ class InputInvalid(InvalidField):
     reason = "INPUT_INVALID"
 
     def __init__(self, problem: str, *, field: str = "inputs") -> None:
-        super().__init__(f"The inputs are not valid: {problem}", field=field, metadata={"problem": problem})
+        super().__init__(f"{field} cannot be taken: {problem}", field=field, metadata={"problem": problem})
 
 
 class VariableInvalid(InvalidField):

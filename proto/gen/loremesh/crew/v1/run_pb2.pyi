@@ -1552,7 +1552,9 @@ class RunTree(_message.Message):
 
     @_builtins.property
     def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTree]:
-        """Its child runs, oldest first; at most 1,000 in the whole tree."""
+        """Its child runs, oldest first; at most 1,000 in the whole tree. Past 8 MB they are without inputs, outputs and
+        variables: GetRun has them.
+        """
 
     def __init__(
         self,

@@ -212,7 +212,11 @@ def _expire(turn: Turn) -> None:
 def full(run: Pinned, state: FlowRunState, event: SignalCame) -> bool:
     """Whether there is no room for a signal: so many are kept that nothing waited for yet, and nothing waits for it."""
     turn = Turn(run, state, event.time)
-    return _may_come(turn, event) and not _has_room(turn, event)
+    if not _may_come(turn, event) or _is_waited_for(turn, event):
+        return False
+    # Runs of before may have kept more: of that the machine knows nothing.
+    much = sum(len(as_text(each.payload)) for each in state.signals) >= _MAX_PAYLOADS
+    return much or not _has_room(turn, event)
 
 
 def _is_new(turn: Turn, event: SignalCame) -> bool:
@@ -229,21 +233,21 @@ def _may_come(turn: Turn, event: SignalCame) -> bool:
 
 
 def _has_room(turn: Turn, event: SignalCame) -> bool:
-    visit, kept = turn.state.visit, turn.state.signals
+    return _is_waited_for(turn, event) or len(turn.state.signals) < _MAX_SIGNALS
+
+
+def _is_waited_for(turn: Turn, event: SignalCame) -> bool:
+    visit = turn.state.visit
     wait = _waited_for(turn, visit) if visit else None
-    if wait and wait.signal == event.signal:
-        return True
-    return len(kept) < _MAX_SIGNALS and sum(len(as_text(each.payload)) for each in kept) < _MAX_PAYLOADS
+    return wait is not None and wait.signal == event.signal
 
 
 def _signal_came(turn: Turn, event: SignalCame) -> None:
     if event.signal_id:
         turn.remember(signal_ids=(*turn.state.signal_ids, event.signal_id)[-_MAX_SIGNAL_IDS:])
     turn.keep(KeptSignal(signal=event.signal, payload=event.payload))
-    visit = turn.state.visit
     turn.tell("signal_received", {"signal": event.signal})
-    wait = _waited_for(turn, visit) if visit else None
-    if wait and wait.signal == event.signal and turn.receive(event.signal):
+    if _is_waited_for(turn, event) and turn.receive(event.signal):
         _go_on(turn)
 
 

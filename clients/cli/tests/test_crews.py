@@ -106,9 +106,9 @@ async def test_inputs_come_from_options_files_and_the_example_in_this_order(
 async def test_a_flow_runs_with_its_example(mesh: Any, run: Run) -> None:
     mesh.flows.kept["f"] = flow_pb2.Flow(id="f")
     mesh.flows.kept["f"].example_inputs.update({"a": "example"})
-    status, out, _ = await asked(mesh, run, "flow", "run", "f", "--example", "--detach", "--revision", "2")
-    assert status == 0
-    assert "run watch r1" in out
+    status, out, err = await asked(mesh, run, "flow", "run", "f", "--example", "--detach", "--revision", "2")
+    assert (status, out) == (0, "r1\n")
+    assert "run watch r1" in err
     (kickoff,) = mesh.flows.kickoffs
     assert (MessageToDict(kickoff.inputs), kickoff.revision) == ({"a": "example"}, 2)
 

@@ -78,14 +78,14 @@ async def test_a_crew_is_shown_task_by_task_and_ends_with_its_status(
     assert exit_code == code
     lines = [line.partition("  ")[2] for line in out.splitlines()[1:9]]
     assert lines == [
-        "research began",
+        "run research began",
         "research began",
         "research is completed",
         "writing began",
         "writing is tried again: GUARDRAIL_FAILED: Too long.",
         "writing began",
         "writing is completed",
-        f"research is {ended}",
+        f"run research is {ended}",
     ]
     assert "An article." in out
     assert "1,234" in out

@@ -424,6 +424,10 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 
+async def _nobody(connection: AsyncConnection[Row], run_id: str) -> None:
+    """No run waits for it."""
+
+
 def _with_number(approval_id: str, number: float) -> pb.DecideApprovalRequest:
     request = deciding(approval_id)
     request.arguments.update({"times": number})
@@ -443,6 +447,14 @@ async def test_whatever_cannot_be_done_has_its_reason(mesh: Mesh) -> None:
             await replica.approvals.DecideApproval(deciding(approval_id))
         assert reason_of(refused.value) == "APPROVAL_DECIDED"
         assert refused.value.code() is StatusCode.FAILED_PRECONDITION
+        late = await asking(replica.database)
+        await pass_time(replica.database, 100)
+        await AlarmClock(alarms=PostgresApprovals(database=replica.database, bus=None, resume=_nobody)).ring()
+        with pytest.raises(aio.AioRpcError) as refused:
+            await replica.approvals.DecideApproval(deciding(late))
+        assert reason_of(refused.value) == "APPROVAL_DECIDED"
+        shown = await replica.approvals.GetApproval(pb.GetApprovalRequest(approval_id=late))
+        assert shown.state == pb.APPROVAL_STATE_EXPIRED
 
 
 async def test_the_service_itself_sees_to_what_nobody_decides(mesh: Mesh) -> None:

@@ -473,6 +473,7 @@ async def test_a_task_that_fails_or_is_cut_says_why(mesh: Mesh) -> None:
     mesh.toolbox = FixedToolbox([CountingTool()])
     mesh.provider = ScriptedProvider(
         [ProviderRefused("No.", provider="local", model="m")], calls(("read", "a"), text="So far"),
+        [ModelText("Roses"), Pause(60), DONE],
     )  # fmt: skip
     async with mesh.replica() as replica:
         await replica.tasks.CreateTask(request())
@@ -482,7 +483,12 @@ async def test_a_task_that_fails_or_is_cut_says_why(mesh: Mesh) -> None:
         await replica.tasks.CreateTask(request("run.2", agent=inline(tools=uses("read")), limits=limits))
         cut = await ended(replica, "run.2")
         assert (cut.state, cut.reason, cut.output) == (4, "BUDGET_EXHAUSTED", "So far")
-        assert await facts(replica) == ["Finished"] * 2
+        assert cut.message == "The run reached its limit of steps."
+        limits = agent_pb2.Limits(max_time=Duration(seconds=1))
+        await replica.tasks.CreateTask(request("run.3", limits=limits))
+        late = await ended(replica, "run.3")
+        assert (late.state, late.reason, late.output) == (4, "TASK_TIMEOUT", "Roses")
+        assert await facts(replica) == ["Finished"] * 3
 
 
 async def test_an_id_that_no_row_can_have_is_of_no_task(mesh: Mesh) -> None:

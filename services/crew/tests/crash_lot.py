@@ -258,7 +258,7 @@ class Lot:
             machines=MACHINES,
             clock=SystemClock(),
         )
-        replaying = Replaying(database=self.database, views=self.views, running=running, limit=1)
+        replaying = Replaying(views=self.views, running=running)
         _, differences = await replaying.replay(run.id)
         state, begun = machine.begin(run.pinned), []
         for each in history:

@@ -1,7 +1,10 @@
 """Runs compared and drawn, without any of what they rest on."""
 
+from dataclasses import replace
+
 import pytest
 from loremesh_crew.domain.comparing import differences, mermaid
+from loremesh_crew.domain.definitions import AgentWork, CrewAgent, CrewTask, Flow, FlowState
 from loremesh_crew.domain.machine import Pinned, RunKind, RunStatus, TaskStatus, TaskView, Usage, View
 
 pytestmark = pytest.mark.unit
@@ -18,6 +21,18 @@ def test_what_only_one_of_them_has_differs_from_nothing() -> None:
     assert ("inputs.topic", "tea", "") in found
     assert ("tasks.a.output", "x", "") in found
     assert differences(run(topic="tea"), run(topic="tea")) == []
+
+
+def test_flows_differ_in_what_their_agents_are_to_do() -> None:
+    def flow(model: str, description: str) -> tuple[Pinned, View]:
+        work = AgentWork(agent=CrewAgent(name="ann", model=model), task=CrewTask(name="t", description=description))
+        pinned, view = run(kind=RunKind.FLOW)
+        return replace(pinned, flow=Flow(id="f", states=(FlowState(id="review", agent=work),), transitions=())), view
+
+    assert differences(flow("", "Judge it."), flow("local/other", "Praise it.")) == [
+        ("states.review.model", "", "local/other"),
+        ("states.review.description", "Judge it.", "Praise it."),
+    ]
 
 
 def test_no_name_breaks_out_of_a_drawing() -> None:

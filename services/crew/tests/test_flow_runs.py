@@ -92,6 +92,32 @@ async def test_a_signal_carries_what_a_run_can_keep(mesh: Mesh):
     assert reason_of(refused.value) == "INPUT_INVALID"
 
 
+async def test_no_signal_is_lost_unheard_and_none_keeps_out_the_one_that_is_waited_for(mesh: Mesh):
+    waits = [
+        {"id": "begin", "initial": True, "wait": {"signal": "go"}},
+        {"id": "review", "wait": {"signal": "approved"}},
+    ]
+    ways = [{"from": "begin", "to": "review"}, {"from": "review", "to": "done"}]
+    flow = {"id": "gate", "states": [*waits, {"id": "done", "final": True}], "transitions": ways}
+    async with mesh.replica() as here:
+        flows = flow_pb2_grpc.FlowServiceStub(here.channel)
+        await flows.CreateFlow(flow_pb2.CreateFlowRequest(flow=ParseDict(flow, flow_pb2.Flow())))
+        run = await flows.KickoffFlow(flow_pb2.KickoffFlowRequest(flow_id="gate"))
+        for number in range(4):
+            await signal(here, run.id, "y" * 250_000, signal_id=f"s{number}")
+        with pytest.raises(aio.AioRpcError) as refused:
+            await signal(here, run.id, "yes", signal_id="s4")
+        await signal(here, run.id, "y" * 250_000, signal_id="s3")
+        await signal(here, run.id, "yes", signal="go")
+        events = await here.watch(run.id)
+        with pytest.raises(aio.AioRpcError) as over:
+            await signal(here, run.id, "yes")
+
+    assert reason_of(refused.value) == "SIGNALS_FULL"
+    assert (kinds(events)[-1], kinds(events).count("signal_received")) == ("completed", 5)
+    assert reason_of(over.value) == "RUN_FINISHED"
+
+
 async def test_a_crew_below_is_not_given_what_it_does_not_take(mesh: Mesh):
     mesh.tasks.script = at_once
     async with mesh.replica() as here:
@@ -127,17 +153,94 @@ async def test_a_flow_outlives_the_replica_that_waited_for_its_signal(mesh: Mesh
             assert kinds(await front.watch(run.id))[-1] == "completed"
 
 
-async def test_a_fork_of_a_flow_goes_on_behind_what_was_done(mesh: Mesh):
+async def kickoff_of_flows(here: Replica) -> pb.Run:
+    """A flow whose first state is a flow with a crew, and whose last is that crew again."""
+    await here.create()
+    crew = {"crew_id": "press", "inputs": {"topic": "{topic}"}}
+    inner = {"id": "inner", "states": [{"id": "write", "initial": True, "final": True, "crew": crew}]}
+    outer = {
+        "id": "outer",
+        "states": [
+            {"id": "draft", "initial": True, "flow": {"flow_id": "inner"}},
+            {"id": "review", "wait": {"signal": "approved"}},
+            {"id": "last", "crew": crew},
+            {"id": "done", "final": True},
+        ],
+        "transitions": [{"from": "draft", "to": "review"}, {"from": "review", "to": "last"},
+                        {"from": "last", "to": "done"}],
+    }  # fmt: skip
+    flows = flow_pb2_grpc.FlowServiceStub(here.channel)
+    for flow in (inner, outer):
+        variables = [{"name": "topic", "type": "VARIABLE_TYPE_STRING"}]
+        made = ParseDict({**flow, "variables": variables}, flow_pb2.Flow())
+        await flows.CreateFlow(flow_pb2.CreateFlowRequest(flow=made))
+    request = flow_pb2.KickoffFlowRequest(flow_id="outer")
+    request.inputs.update({"topic": "tea"})
+    return await flows.KickoffFlow(request)
+
+
+def ids(tree: pb.RunTree) -> list[str]:
+    return [tree.run.id, *(each for child in tree.children for each in ids(child))]
+
+
+async def test_a_fork_of_a_flow_has_the_child_runs_that_were_over_as_its_own(mesh: Mesh):
     mesh.tasks.script = at_once
     async with mesh.replica() as here:
-        run = await kickoff(here)
+        run = await kickoff_of_flows(here)
         await comes_to(here, run.id, "review")
         seq = (await here.run(run.id)).last_seq
         created = mesh.tasks.created
         forked = await here.runs.ForkRun(pb.ForkRunRequest(run_id=run.id, after_seq=seq))
         assert forked.current_state == "review"
-        await signal(here, forked.id, "yes")
-        assert kinds(await here.watch(forked.id))[-1] == "completed"
+        assert mesh.tasks.created == created
+        tree = await here.runs.GetRunTree(pb.GetRunTreeRequest(run_id=forked.id))
+        (flow,) = tree.children
+        (crew,) = flow.children
+        replayed = [await here.runs.ReplayRun(pb.ReplayRunRequest(run_id=each)) for each in ids(tree)]
+        assert await here.watch(crew.run.id) != []
+        whole = await here.runs.ExportRun(pb.ExportRunRequest(run_id=crew.run.id, format=pb.EXPORT_FORMAT_JSON))
+        # One of the other's own child runs, too.
+        alone = await here.runs.ForkRun(pb.ForkRunRequest(run_id=f"{run.id}.1", after_seq=flow.run.last_seq))
+        below = await here.runs.GetRunTree(pb.GetRunTreeRequest(run_id=alone.id))
         assert (await here.run(run.id)).status == pb.RUN_STATUS_IN_PROGRESS
 
-    assert mesh.tasks.created == created
+    assert ids(tree) == [forked.id, f"{forked.id}.1", f"{forked.id}.1.1"]
+    assert forked.tasks[0].child_run_id == flow.run.id
+    assert flow.run.tasks[0].child_run_id == crew.run.id
+    assert (crew.run.parent_run_id, crew.run.root_run_id) == (flow.run.id, forked.id)
+    assert (crew.run.status, crew.run.output) == (pb.RUN_STATUS_COMPLETED, "about write")
+    assert crew.run.forked_from_run_id == f"{run.id}.1.1"
+    assert [list(each.differences) for each in replayed] == [[]] * 3
+    assert run.id not in whole.data.decode().replace(f'"{run.id}.1.1"', "")
+    assert ids(below) == [alone.id, f"{alone.id}.1"]
+    assert below.children[0].run.root_run_id == alone.id
+
+
+async def test_what_a_fork_changes_reaches_the_runs_that_begin_below_it(mesh: Mesh):
+    mesh.tasks.script = at_once
+    async with mesh.replica() as here:
+        run = await kickoff_of_flows(here)
+        await comes_to(here, run.id, "review")
+        seq = (await here.run(run.id)).last_seq
+        request = pb.ForkRunRequest(run_id=run.id, after_seq=seq, model="local/other")
+        request.descriptions.update({"last/write": "Sing about {topic}.", "draft/write/write": "Never said."})
+        forked = await here.runs.ForkRun(request)
+        compared = await here.runs.DiffRuns(pb.DiffRunsRequest(run_id=run.id, other_run_id=forked.id))
+        await signal(here, forked.id, "yes")
+        assert kinds(await here.watch(forked.id))[-1] == "completed"
+        anew = await here.runs.ForkRun(pb.ForkRunRequest(run_id=forked.id))
+        await comes_to(here, anew.id, "review")
+        for place in ("last/sing", "review/write", "write", "draft/write", "sing/write", "draft/write/write/write"):
+            with pytest.raises(aio.AioRpcError) as refused:
+                await here.runs.ForkRun(pb.ForkRunRequest(run_id=run.id, descriptions={place: "Sing."}))
+            assert reason_of(refused.value) == "INPUT_INVALID"
+
+    differs = {each.field: (each.left, each.right) for each in compared.differences}
+    assert differs["model"] == ("", "local/other")
+    assert differs["descriptions.last/write"] == ("", "Sing about {topic}.")
+    of_fork = [each for task_id, each in mesh.tasks.requests.items() if task_id.startswith(f"{forked.id}.")]
+    assert [each.agent.model for each in of_fork] == ["local/other"] * 2
+    assert "Sing about tea." in of_fork[1].message
+    again = [each for task_id, each in mesh.tasks.requests.items() if task_id.startswith(f"{anew.id}.1.1.")]
+    assert [each.agent.model for each in again] == ["local/other"] * 2
+    assert "Never said." in again[1].message

@@ -16,6 +16,7 @@ from loremesh_crew.domain.definitions import (
     ToolWork,
     WaitWork,
 )
+from loremesh_crew.domain.flow_machine import full
 from loremesh_crew.domain.machine import (
     CancelAsked,
     CancelTask,
@@ -23,6 +24,7 @@ from loremesh_crew.domain.machine import (
     PauseAsked,
     ResumeAsked,
     RunStatus,
+    SignalCame,
     StartChild,
     Started,
     StartTask,
@@ -95,6 +97,22 @@ def test_a_signal_that_came_before_is_kept_and_taken_once() -> None:
     assert play.at == "more"
     play.signal("go", "second", signal_id="t")
     assert (play.view.status, play.view.output) == (RunStatus.COMPLETED, "second")
+
+
+def test_a_hundred_signals_are_kept_and_keep_out_none_that_is_waited_for() -> None:
+    more = FlowState(id="more", wait=WaitWork(signal="more"))
+    states = (FlowState(id="hold", initial=True, wait=WaitWork(signal="go")), more, DONE)
+    play = Play(Flow(id="f", states=states, transitions=(way("hold", "more"), way("more", "done")))).start()
+    for number in range(100):
+        assert play.signal("more", f"{number}") != ()
+    before = play.state
+    assert play.signal("more", "one too many") == ()
+    assert play.state == before
+    assert full(play.run, play.state, SignalCame(time=play.time, signal="more", signal_id="s"))
+    assert not full(play.run, play.state, SignalCame(time=play.time, signal="go", signal_id="s"))
+    assert not full(play.run, play.state, SignalCame(time=play.time, signal="nothing", signal_id="s"))
+    play.signal("go")
+    assert (play.view.status, play.view.output) == (RunStatus.COMPLETED, "0")
 
 
 def test_a_signal_that_nothing_waits_for_anywhere_changes_nothing() -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from grpc import aio
 from loremesh.crew.v1 import run_pb2 as pb
+from loremesh_crew.adapters.memory import MemoryAgents
 from loremesh_crew.domain.machine import TaskStatus
 from loremesh_kit.channel import reason_of
 
@@ -138,6 +139,19 @@ async def test_a_fork_that_cannot_be_is_refused(mesh: Mesh, fields: dict[str, ob
 
     assert reason_of(refused.value) == reason
     assert [each.id for each in listed] == [run.id]
+
+
+async def test_a_fork_with_a_model_there_is_not_is_refused(mesh: Mesh):
+    mesh.agents = MemoryAgents(models=["local/small"])
+    async with mesh.replica(role="server") as here:
+        await here.create()
+        run = await here.kickoff()
+        with pytest.raises(aio.AioRpcError) as refused:
+            await fork(here, run.id, model="local/other")
+        await fork(here, run.id, model="local/small")
+
+    assert reason_of(refused.value) == "CREW_INVALID"
+    assert "There is no model 'local/other'." in refused.value.details()
 
 
 async def test_two_runs_are_compared_and_one_does_not_differ_from_itself(mesh: Mesh):

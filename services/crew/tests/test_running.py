@@ -329,6 +329,23 @@ async def test_runs_are_purged_when_their_days_are_over(these):
     assert (await these.views.get(other)).id == other
 
 
+async def test_a_child_run_is_purged_with_the_run_above_it_and_not_before(these):
+    run_id = await these.begin(tasks=0, child={"tasks": 1})
+    await these.do("start-child")
+    child_id = f"{run_id}.1"
+    await these.running.apply(child_id, [ended(f"{child_id}.1")])
+    aged = "UPDATE runs SET finish_time = now() - interval '31 days' WHERE id = %s"
+    await these.database.fetch(aged, [child_id])
+    assert await these.views.purge() == 0
+    assert len(await these.views.tree(run_id, limit=9)) == 2
+    await these.do("tell-parent")
+    await these.database.fetch(aged, [run_id])
+
+    assert await these.views.purge() == 1
+    assert await these.views.tree(run_id, limit=9) == []
+    assert await these.views.events(child_id, after_seq=0, limit=9) == []
+
+
 async def test_a_task_that_the_agent_service_lost_has_failed(these):
     run_id = await these.begin(tasks=1)
     await these.do("start-task")

@@ -1,6 +1,7 @@
 """Crews set to work on a real Postgres and NATS, and watched."""
 
 import asyncio
+from collections import Counter
 
 import grpc
 import pytest
@@ -15,7 +16,7 @@ from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.testing import caller, serving
 
-from .replicas import Mesh, at_once, kinds, until
+from .replicas import Mesh, Replica, at_once, kinds, until
 
 pytestmark = [pytest.mark.steelthread, pytest.mark.usefixtures("who")]
 
@@ -159,6 +160,27 @@ async def test_a_tenant_with_too_many_runs_is_told_so(mesh: Mesh):
             await here.kickoff()
 
     assert (reason_of(refused.value), refused.value.code()) == ("RUNS_FULL", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+async def test_kickoffs_and_forks_at_once_do_not_overstep_the_limit_together(mesh: Mesh):
+    async with mesh.replica(role="server", runs_at_once=4) as one, mesh.replica(role="server", runs_at_once=4) as other:
+        await one.create()
+        first = await one.kickoff()
+
+        async def begins(here: Replica, *, forks: bool) -> str:
+            try:
+                await (here.runs.ForkRun(pb.ForkRunRequest(run_id=first.id)) if forks else here.kickoff())
+            except aio.AioRpcError as error:
+                return reason_of(error)
+            return "begun"
+
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(begins(here, forks=bool(n % 3))) for n in range(8) for here in (one, other)]
+        listed = (await one.runs.ListRuns(pb.ListRunsRequest())).runs
+
+    said = Counter(each.result() for each in asked)
+    assert said == {"begun": 3, "RUNS_FULL": 13}
+    assert len(listed) == 4
 
 
 async def test_inputs_that_are_missing_start_nothing(mesh: Mesh):

@@ -122,8 +122,13 @@ def as_command_error(error: grpc.aio.AioRpcError, *, url: str) -> CommandError:
             f"no mesh answers at {url}: start one with scripts/up, or name another with --url", reason="UNREACHABLE"
         )
     reason = info.reason if info else error.code().name
-    fields = "".join(f"\n  {each.field}: {each.description}" for each in violations)
+    fields = "".join(f"\n  {each.field}: {_own(each.reason, reason)}{each.description}" for each in violations)
     return CommandError(f"{reason}: {error.details()}{fields}", reason=reason)
+
+
+def _own(reason: str, whole: str) -> str:
+    """A field's reason where it is another than the whole's, and one of the catalogue."""
+    return f"{reason}: " if reason.isupper() and reason != whole else ""
 
 
 def details(error: grpc.aio.AioRpcError) -> tuple[ErrorInfo | None, list[BadRequest.FieldViolation]]:

@@ -21,6 +21,11 @@ class Output:
         """Print a line for people."""
         self.console.print(printable(text), style=style, markup=False, emoji=False, soft_wrap=True)
 
+    def hint(self, text: str) -> None:
+        """Print a line for people beside the outcome, which may go to a file or a variable."""
+        if not self.as_json:
+            print(printable(text), file=sys.stderr, flush=True)
+
     def stream(self, text: str) -> None:
         """Print a piece of text as it comes, without ending the line."""
         self.console.print(printable(text), end="", markup=False, emoji=False, soft_wrap=True)

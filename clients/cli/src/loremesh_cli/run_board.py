@@ -98,8 +98,10 @@ class Board:
             pending[:0] = row.below
 
     @property
-    def _called(self) -> str:
-        return self.name or "the run"
+    def called(self) -> str:
+        """It, in a line."""
+        # A task may be called as its crew is.
+        return f"run {self.name}" if self.name else "the run"
 
     def taken(self) -> int:
         """Tokens it took, as far as is known: at its end, or by what ended of it and of its child runs."""
@@ -109,14 +111,14 @@ class Board:
         self.status = _RUNS[kind]
         payload = getattr(event, kind)
         if not isinstance(payload, pb.RunEnded):
-            return f"{self._called} is {kind}"
+            return f"{self.called} is {kind}"
         self.ended, self.tokens = time, _tokens(payload.usage)
         whole = kind in ("completed", "incomplete")
         for row in self.rows:
             # A final state is not left: its visit ends with the run.
             if row.visit:
                 row.end(pb.TASK_STATUS_COMPLETED if whole else pb.TASK_STATUS_FAILED, time)
-        return f"{self._called} is {kind}{because(payload.reason, payload.message)}"
+        return f"{self.called} is {kind}{because(payload.reason, payload.message)}"
 
 
 def because(reason: str, message: str) -> str:
@@ -130,7 +132,7 @@ def _started(board: Board, event: pb.RunEvent, time: datetime) -> str:
     board.name, board.began, board.status = started.definition_id or board.name, time, pb.RUN_STATUS_IN_PROGRESS
     # A flow may never come to some of its states.
     board.rows += [Row(name) for name in started.names] if started.kind == pb.RUN_KIND_CREW else []
-    return f"{board.name or 'the run'} began"
+    return f"{board.called} began"
 
 
 def _entered(board: Board, event: pb.RunEvent, time: datetime) -> str:

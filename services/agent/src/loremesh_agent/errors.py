@@ -611,6 +611,16 @@ class BudgetExhausted(ServiceError):
         super().__init__(f"The run reached its limit of {limit}.", metadata={"limit": limit})
 
 
+class TaskTimeout(ServiceError):
+    """The task's time was over before it was done."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "TASK_TIMEOUT"
+
+    def __init__(self) -> None:
+        super().__init__("The task's time was over before it was done.")
+
+
 class RunCancelled(ServiceError):
     """The run was cancelled before it had an answer."""
 

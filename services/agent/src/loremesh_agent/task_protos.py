@@ -20,7 +20,7 @@ from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tasks import UNNAMED_AGENT, AgentReference, Invocation, Task, TaskOrder
 from loremesh_agent.domain.tools import ExpiryPolicy
 from loremesh_agent.domain.validation import MAX_SCHEMA_DEPTH, depth
-from loremesh_agent.errors import BudgetExhausted, MessageEmpty, RunCancelled
+from loremesh_agent.errors import BudgetExhausted, MessageEmpty, RunCancelled, TaskTimeout
 from loremesh_agent.protos import read_limits, source, struct, timestamp, usage
 
 _STATES = {
@@ -37,7 +37,6 @@ _CUT = {
     FinishReason.REFUSAL: ("PROVIDER_REFUSED", "The model refused to answer."),
     FinishReason.LENGTH: (BudgetExhausted.reason, "The answer is as long as it may be, and not whole."),
 }
-_LIMIT = (BudgetExhausted.reason, "The run reached one of its limits.")
 # By which agents are vetted.
 _OF_THE_WORKER = frozenset({"agent", "reference", "invocation", "tools", "replace_tools", "response_schema", "limits"})
 
@@ -133,7 +132,17 @@ def _say_why(proto: pb.AgentTask, kept: Task) -> None:
     elif job.status is Status.CANCELLED:
         proto.reason, proto.message = RunCancelled.reason, RunCancelled().message
     elif job.status is Status.INCOMPLETE:
-        proto.reason, proto.message = _CUT.get(job.answer.finish_reason, _LIMIT) if job.answer else _LIMIT
+        proto.reason, proto.message = _why_cut(job.answer)
+
+
+def _why_cut(answer: Answer | None) -> tuple[str, str]:
+    """Time is told apart from what may be given more of."""
+    if answer and answer.finish_reason in _CUT:
+        return _CUT[answer.finish_reason]
+    limit = answer.limit if answer else ""
+    if limit == "time":
+        return TaskTimeout.reason, TaskTimeout().message
+    return BudgetExhausted.reason, BudgetExhausted(limit).message if limit else "The run reached one of its limits."
 
 
 def _worker(request: pb.CreateTaskRequest) -> AgentDefinition | AgentReference | Invocation:

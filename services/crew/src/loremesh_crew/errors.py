@@ -16,6 +16,7 @@ ServiceError
 ├── NotAFlow                        FAILED_PRECONDITION  NOT_A_FLOW
 ├── EngineVersionUnknown            FAILED_PRECONDITION  ENGINE_VERSION_UNKNOWN
 ├── RunsFull                        RESOURCE_EXHAUSTED   RUNS_FULL
+├── SignalsFull                     RESOURCE_EXHAUSTED   SIGNALS_FULL
 └── TaskRefused                     (as the agent service said)
 
 The reasons of runs and tasks are words in their state, not exceptions: `REASONS_OF_RUNS`; those of a definition's
@@ -261,7 +262,7 @@ class InputInvalid(InvalidField):
     reason = "INPUT_INVALID"
 
     def __init__(self, problem: str, *, field: str = "inputs") -> None:
-        super().__init__(f"The inputs are not valid: {problem}", field=field, metadata={"problem": problem})
+        super().__init__(f"{field} cannot be taken: {problem}", field=field, metadata={"problem": problem})
 
 
 class VariableInvalid(InvalidField):
@@ -332,6 +333,20 @@ class RunsFull(ServiceError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"There are {limit} runs in progress already.", metadata={"limit": str(limit)}, retry_after=5.0
+        )
+
+
+class SignalsFull(ServiceError):
+    """The run keeps as many signals that nothing waited for yet as it may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "SIGNALS_FULL"
+
+    def __init__(self, signal: str) -> None:
+        super().__init__(
+            "The run keeps as many signals that nothing waited for yet as it may.",
+            metadata={"signal": signal},
+            retry_after=5.0,
         )
 
 

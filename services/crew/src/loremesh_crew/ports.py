@@ -356,6 +356,17 @@ class RunStore(Protocol):
         ...
 
 
+class RunCopies(Protocol):
+    """Keeps runs once more."""
+
+    async def copy(self, connection: AsyncConnection[Row], *, of: RunRecord, to: str, children: Sequence[str]) -> None:
+        """Keep child runs of a run that are over, and all below them, as they are below the new run `to`.
+
+        `children` are their ids. Theirs now begin with the new run's id in place of the old one's.
+        """
+        ...
+
+
 class RunViews(Protocol):
     """Reads what is kept of runs."""
 
@@ -393,6 +404,10 @@ class RunViews(Protocol):
         """How many runs without parents are not finished, counted up to `limit`."""
         ...
 
+    async def at_work_alone(self, connection: AsyncConnection[Row], *, limit: int) -> int:
+        """The same with those of this transaction; who asks so, too, waits for its end."""
+        ...
+
     async def purge(self) -> int:
-        """Delete runs whose days are over; how many."""
+        """Delete runs whose days are over, with all below them; how many, those below not counted."""
         ...

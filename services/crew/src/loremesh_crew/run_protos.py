@@ -13,6 +13,8 @@ from loremesh_crew.crew_protos import run_limits
 from loremesh_crew.domain.machine import RunStatus, TaskView, Usage, View
 from loremesh_crew.ports import ListedRun, RunRecord
 
+# Of runs that are shown whole in a tree.
+_TREE_BYTES = 8 * 1024 * 1024
 # Nothing that a browser runs: a model wrote it.
 _MEDIA_TYPES = {
     "csv": "text/csv",
@@ -128,12 +130,28 @@ def report(plain: Mapping[str, Any]) -> pb.TransitionReport:
 
 
 def tree(shown: Sequence[tuple[RunRecord, View]]) -> pb.RunTree:
-    """The first run, with those below it."""
-    nodes = {kept.id: pb.RunTree(run=run(kept, view)) for kept, view in shown}
+    """The first run, with those below it; past what one answer holds, without what they were given and made."""
+    nodes: dict[str, pb.RunTree] = {}
+    size = 0
+    for kept, view in shown:
+        proto = run(kept, view)
+        size += proto.ByteSize()
+        nodes[kept.id] = pb.RunTree(run=_bare(proto) if nodes and size > _TREE_BYTES else proto)
     # The youngest first: each is whole before it is copied into its parent.
     for kept, _ in reversed(shown[1:]):
         nodes[kept.parent_run_id].children.insert(0, nodes.pop(kept.id))
     return nodes[shown[0][0].id]
+
+
+def _bare(proto: pb.Run) -> pb.Run:
+    for field in ("inputs", "output", "output_json", "variables"):
+        proto.ClearField(field)
+    for each in proto.tasks:
+        each.ClearField("output")
+        each.ClearField("output_json")
+        each.ClearField("sources")
+        each.ClearField("description")
+    return proto
 
 
 def media_type(name: str) -> str:

@@ -18,6 +18,7 @@ from loremesh_crew.adapters.structs import plain, plain_value
 from loremesh_crew.crew_protos import fitting
 from loremesh_crew.domain.comparing import differences
 from loremesh_crew.domain.forking import Changes
+from loremesh_crew.engine.forking import Forking
 from loremesh_crew.engine.replaying import Replaying
 from loremesh_crew.engine.runs import Runs
 
@@ -30,8 +31,9 @@ _DEFAULT_EVENTS = 100
 class RunServicer(RunServiceServicer):
     """Shows runs and steers them."""
 
-    def __init__(self, *, runs: Runs, replaying: Replaying) -> None:
+    def __init__(self, *, runs: Runs, forking: Forking, replaying: Replaying) -> None:
         self._runs = runs
+        self._forking = forking
         self._replaying = replaying
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.Run:  # noqa: N802 - the rpc's
@@ -139,7 +141,7 @@ class RunServicer(RunServiceServicer):
             model=clean(request.model),
             descriptions={clean(name): clean(text) for name, text in request.descriptions.items()},
         )
-        run_id = await self._replaying.fork(clean(request.run_id), after_seq=request.after_seq, changes=changes)
+        run_id = await self._forking.fork(clean(request.run_id), after_seq=request.after_seq, changes=changes)
         return protos.run(*await self._runs.get(run_id))
 
     async def DiffRuns(self, request: pb.DiffRunsRequest, context: Context) -> pb.DiffRunsResponse:  # noqa: N802

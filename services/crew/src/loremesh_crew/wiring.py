@@ -16,6 +16,7 @@ from loremesh_kit.worker import JobWorker
 
 from loremesh_crew import run_protos
 from loremesh_crew.adapters.postgres_definitions import PostgresDefinitions
+from loremesh_crew.adapters.postgres_run_copies import PostgresRunCopies
 from loremesh_crew.adapters.postgres_run_views import PostgresRunViews
 from loremesh_crew.adapters.postgres_runs import PostgresRuns
 from loremesh_crew.consumers import TaskFacts
@@ -28,6 +29,7 @@ from loremesh_crew.engine.crews import CrewEngine
 from loremesh_crew.engine.errands import Errands
 from loremesh_crew.engine.flow_vetting import FlowVetting
 from loremesh_crew.engine.flows import FlowEngine
+from loremesh_crew.engine.forking import Forking
 from loremesh_crew.engine.hearing import Hearing, Inquiry
 from loremesh_crew.engine.kickoff import Kickoff
 from loremesh_crew.engine.library import DefinitionLibrary
@@ -154,12 +156,14 @@ class _Parts:
             vetting=FlowVetting(library=self._library, vetting=vetting),
             kickoffs=self._kickoff,
         )
-        replaying = Replaying(
-            database=self._outside.database,
+        forking = Forking(
             views=self.views,
+            copies=PostgresRunCopies(),
             running=self._running,
-            limit=self._settings.runs_at_once,
+            kickoff=self._kickoff,
+            agents=self._outside.agents,
         )
+        replaying = Replaying(views=self.views, running=self._running)
         return [
             Servicer(
                 add=add_CrewServiceServicer_to_server,
@@ -173,7 +177,7 @@ class _Parts:
             ),
             Servicer(
                 add=add_RunServiceServicer_to_server,
-                servicer=RunServicer(runs=self._runs, replaying=replaying),
+                servicer=RunServicer(runs=self._runs, forking=forking, replaying=replaying),
                 name=_RUNS,
             ),
         ]

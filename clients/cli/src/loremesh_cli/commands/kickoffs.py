@@ -29,9 +29,10 @@ def new_key() -> list[tuple[str, str]]:
 
 def accepted(run: pb.Run, *, url: str, detach: bool, output: Output) -> None:
     """Say which run it is, and unless `detach` show it to its end; ends the command with the run's status."""
-    output.say(f"run {run.id}", style="bold")
     if detach:
         output.result(run)
-        output.say(f"See it: {tour.command_name()} run watch {run.id}")
+        output.say(run.id)
+        output.hint(f"See it: {tour.command_name()} run watch {run.id}")
         return
+    output.say(f"run {run.id}", style="bold")
     raise typer.Exit(run_watching.attend(run.id, url=url, output=output))

@@ -194,7 +194,11 @@ def fork(
     inputs_file: kickoffs.InputsFile = None,
     model: Annotated[str, typer.Option(help="The model of all its agents, as provider/model.")] = "",
     describe: Annotated[
-        list[str], typer.Option(metavar="TASK=TEXT", help="What a task is to do now; TASK=@FILE takes a file's text.")
+        list[str],
+        typer.Option(
+            metavar="TASK=TEXT",
+            help="What a task is to do now, below a flow STATE/TASK; TASK=@FILE takes a file's text.",
+        ),
     ] = [],  # noqa: B006
     detach: kickoffs.Detach = False,
     url: Url = "",

@@ -150,6 +150,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A human did not accept the output, or nobody did in time. In RunFailed; metadata `approval_id`."""
     ERROR_REASON_COWORKER_UNKNOWN: _ErrorReason.ValueType  # 56
     """Work cannot be handed on to this one. In tool results; metadata `coworker`."""
+    ERROR_REASON_TASK_TIMEOUT: _ErrorReason.ValueType  # 57
+    """The task's time was over before it was done. In tasks; other limits of theirs are BUDGET_EXHAUSTED."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the agent service refuses a call or ends a chat early, beside `loremesh.common.v1.ErrorReason`. Those about a run
@@ -284,4 +286,6 @@ ERROR_REASON_OUTPUT_REJECTED: ErrorReason.ValueType  # 55
 """A human did not accept the output, or nobody did in time. In RunFailed; metadata `approval_id`."""
 ERROR_REASON_COWORKER_UNKNOWN: ErrorReason.ValueType  # 56
 """Work cannot be handed on to this one. In tool results; metadata `coworker`."""
+ERROR_REASON_TASK_TIMEOUT: ErrorReason.ValueType  # 57
+"""The task's time was over before it was done. In tasks; other limits of theirs are BUDGET_EXHAUSTED."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

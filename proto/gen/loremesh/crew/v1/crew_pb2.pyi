@@ -321,7 +321,7 @@ class CrewTask(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time at work at most, waiting for a human not counted; unset means 10 minutes. It ends every attempt's model and
-        tool calls.
+        tool calls, with the reason TASK_TIMEOUT; what there is by then is kept.
         """
 
     @_builtins.property

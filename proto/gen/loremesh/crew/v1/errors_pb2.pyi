@@ -154,6 +154,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The model's provider has no key. In violations; metadata `provider`, `variable`."""
     ERROR_REASON_VECTOR_STORE_NOT_FOUND: _ErrorReason.ValueType  # 63
     """No vector store has this id. In violations; metadata `vector_store_id`."""
+    ERROR_REASON_SIGNALS_FULL: _ErrorReason.ValueType  # 64
+    """The run keeps as many signals that nothing waited for yet as it may: 100, or 1 MB. RESOURCE_EXHAUSTED; RetryInfo;
+    metadata `signal`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why the crew service refuses a call or ends a run, beside `loremesh.common.v1.ErrorReason`. Those about runs and tasks
@@ -292,4 +296,8 @@ ERROR_REASON_PROVIDER_NOT_CONFIGURED: ErrorReason.ValueType  # 62
 """The model's provider has no key. In violations; metadata `provider`, `variable`."""
 ERROR_REASON_VECTOR_STORE_NOT_FOUND: ErrorReason.ValueType  # 63
 """No vector store has this id. In violations; metadata `vector_store_id`."""
+ERROR_REASON_SIGNALS_FULL: ErrorReason.ValueType  # 64
+"""The run keeps as many signals that nothing waited for yet as it may: 100, or 1 MB. RESOURCE_EXHAUSTED; RetryInfo;
+metadata `signal`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

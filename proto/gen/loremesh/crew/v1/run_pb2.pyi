@@ -1552,7 +1552,9 @@ class RunTree(_message.Message):
 
     @_builtins.property
     def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTree]:
-        """Its child runs, oldest first; at most 1,000 in the whole tree."""
+        """Its child runs, oldest first; at most 1,000 in the whole tree. Past 8 MB they are without inputs, outputs and
+        variables: GetRun has them.
+        """
 
     def __init__(
         self,
@@ -1820,14 +1822,18 @@ class ForkRunRequest(_message.Message):
     after_seq: _builtins.int
     """What it did up to this event is taken as done; zero means nothing."""
     model: _builtins.str
-    """A model in place of those of its agents, as `provider/model`; empty means theirs."""
+    """A model in place of those of its agents, as `provider/model`, in child runs too; empty means theirs. Agents of the
+    mesh that are named by their ids keep their own.
+    """
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
         """Inputs in place of some of the other's; for what is not done yet."""
 
     @_builtins.property
     def descriptions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Descriptions in place of those of its tasks, by the task's name."""
+        """Descriptions in place of those of its tasks, by the task's name; of a flow by the state's id, and of what is below
+        it by `STATE/TASK`.
+        """
 
     def __init__(
         self,

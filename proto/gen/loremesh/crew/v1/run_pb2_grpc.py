@@ -186,7 +186,8 @@ class RunServiceServicer:
 
     def SignalRun(self, request, context):
         """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+        INPUT_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,9 +202,10 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForkRun(self, request, context):
-        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs or
-        models. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID, AGENT_UNKNOWN,
-        RUNS_FULL, IDEMPOTENCY_CONFLICT.
+        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs,
+        models or descriptions, those of its child runs too. Child runs that were over by then are in its tree as its own;
+        one that was not begins again. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID,
+        INPUT_MISSING, CREW_INVALID with MODEL_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,16 +44,18 @@ class RunServiceStub:
     """Lets a paused run go on. Resuming one that is not paused changes nothing. Reasons: RUN_NOT_FOUND, RUN_FINISHED."""
     SignalRun: _aio.UnaryUnaryMultiCallable[_run_pb2.SignalRunRequest, _run_pb2.Run]
     """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-    one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+    one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+    INPUT_INVALID.
     """
     ReplayRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ReplayRunRequest, _run_pb2.ReplayRunResponse]
     """Decides a run's log anew and compares each decision with what was decided then. Nothing is done or changed. Reasons:
     RUN_NOT_FOUND, ENGINE_VERSION_UNKNOWN.
     """
     ForkRun: _aio.UnaryUnaryMultiCallable[_run_pb2.ForkRunRequest, _run_pb2.Run]
-    """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs or
-    models. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID, AGENT_UNKNOWN,
-    RUNS_FULL, IDEMPOTENCY_CONFLICT.
+    """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs,
+    models or descriptions, those of its child runs too. Child runs that were over by then are in its tree as its own;
+    one that was not begins again. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID,
+    INPUT_MISSING, CREW_INVALID with MODEL_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
     """
     DiffRuns: _aio.UnaryUnaryMultiCallable[_run_pb2.DiffRunsRequest, _run_pb2.DiffRunsResponse]
     """Says what differs between two runs: inputs, definitions, tasks, outputs, what they took. Reasons: RUN_NOT_FOUND."""
@@ -154,7 +156,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_run_pb2.SignalRunRequest, _abc.Awaitable[_run_pb2.Run]],
     ) -> _abc.Awaitable[_run_pb2.Run]:
         """Gives a flow's run a signal from outside. Idempotent by `signal_id`. One that no state waits for yet is kept until
-        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, INPUT_INVALID.
+        one does, where the flow names it somewhere. Reasons: RUN_NOT_FOUND, RUN_FINISHED, SIGNAL_UNKNOWN, SIGNALS_FULL,
+        INPUT_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -173,9 +176,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.ForkRunRequest,
         context: _aio.ServicerContext[_run_pb2.ForkRunRequest, _abc.Awaitable[_run_pb2.Run]],
     ) -> _abc.Awaitable[_run_pb2.Run]:
-        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs or
-        models. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID, AGENT_UNKNOWN,
-        RUNS_FULL, IDEMPOTENCY_CONFLICT.
+        """Starts a new run which takes what another did up to an event as done, and goes on from there with changed inputs,
+        models or descriptions, those of its child runs too. Child runs that were over by then are in its tree as its own;
+        one that was not begins again. Idempotent by `Idempotency-Key`. Reasons: RUN_NOT_FOUND, SEQ_UNKNOWN, INPUT_INVALID,
+        INPUT_MISSING, CREW_INVALID with MODEL_UNKNOWN, RUNS_FULL, IDEMPOTENCY_CONFLICT.
         """
 
     @_abc_1.abstractmethod

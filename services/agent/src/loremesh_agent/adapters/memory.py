@@ -309,6 +309,7 @@ class MemoryTurns:
             model=finished.model,
             grounded=finished.grounded,
             finish_reason=finished.finish_reason or "",
+            finish_limit=finished.finish_limit,
         )
 
     async def withdraw(self, turn: NewTurn) -> None:

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 CONVERSATION = "id, title, agent_id, attributes, message_count, create_time, update_time, revision"
 MESSAGE = (
     "id, conversation_id, position, role, content, state, create_time, run_id, model, grounded, sources,"
-    " input_tokens, output_tokens, rating, comment, finish_reason, agent_revision"
+    " input_tokens, output_tokens, rating, comment, finish_reason, finish_limit, agent_revision"
 )
 
 

@@ -71,8 +71,8 @@ WHERE id = %(answer_id)s AND state = 'IN_PROGRESS' RETURNING id
 _FINISH = """
 UPDATE messages SET
     content = %(content)s, state = %(state)s, lease_until = NULL, sources = %(sources)s, model = %(model)s,
-    grounded = %(grounded)s, finish_reason = %(finish_reason)s, input_tokens = %(input_tokens)s,
-    output_tokens = %(output_tokens)s
+    grounded = %(grounded)s, finish_reason = %(finish_reason)s, finish_limit = %(finish_limit)s,
+    input_tokens = %(input_tokens)s, output_tokens = %(output_tokens)s
 WHERE id = %(answer_id)s AND (state = 'IN_PROGRESS' OR (state = %(state)s AND content = %(content)s)) RETURNING id
 """
 
@@ -180,6 +180,7 @@ async def write_end(connection: AsyncConnection[Row], answer_id: str, finished: 
         "model": finished.model,
         "grounded": finished.grounded,
         "finish_reason": finished.finish_reason or "",
+        "finish_limit": finished.finish_limit,
         "input_tokens": finished.usage.input_tokens if finished.usage else None,
         "output_tokens": finished.usage.output_tokens if finished.usage else None,
     }

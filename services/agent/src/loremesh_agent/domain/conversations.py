@@ -95,6 +95,8 @@ class Message:
     feedback: Feedback | None = None
     # Name of a FinishReason; empty for what a limit did not end, and for answers of long ago.
     finish_reason: str = ""
+    # The limit, with LIMIT.
+    finish_limit: str = ""
     # Of the agent that wrote it; zero for people's.
     agent_revision: int = 0
 

@@ -95,6 +95,7 @@ def answer_of(said: Message) -> Answer:
         sources=said.sources,
         usage=said.usage,
         model=said.model,
+        limit=said.finish_limit,
     )
 
 

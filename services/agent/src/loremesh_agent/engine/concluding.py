@@ -33,6 +33,7 @@ def finished(answer: Answer, end: loop.Finish) -> FinishedTurn:
         model=answer.model,
         grounded=answer.grounded,
         finish_reason=answer.finish_reason,
+        finish_limit=answer.limit,
     )
 
 

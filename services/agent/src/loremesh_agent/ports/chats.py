@@ -56,6 +56,8 @@ class FinishedTurn:
     grounded: bool = False
     # None where no limit or model ended it.
     finish_reason: FinishReason | None = None
+    # Which limit, where one did.
+    finish_limit: str = ""
 
 
 class AnsweredBefore(Exception):

@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from loremesh_kit import eventlog
+from loremesh_kit import eventlog, identity
 from loremesh_kit.errors import PageTokenInvalid
 from loremesh_kit.pages import Position
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
 
 from loremesh_crew.adapters.run_rows import FULL, LISTED, listed, record
 from loremesh_crew.domain import codec
@@ -47,14 +48,20 @@ SELECT count(*) AS runs FROM (
 ) AS at_work
 """
 
-_EXPIRED = "SELECT tenant, id FROM runs WHERE finish_time < now() - interval '30 days' LIMIT %s"
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
-_FORGET_EVENTS = """
-WITH logs AS (DELETE FROM event_heads WHERE run_id = ANY(%(ids)s))
-DELETE FROM events WHERE run_id = ANY(%(ids)s)
+# What is below a run goes with it, not before.
+_EXPIRED = """
+SELECT tenant, id FROM runs WHERE parent_run_id = '' AND finish_time < now() - interval '30 days' LIMIT %s
 """
 
-_PURGE = "DELETE FROM runs WHERE id = ANY(%(ids)s)"
+_FORGET_EVENTS = """
+WITH old AS (SELECT id FROM runs WHERE root_run_id = %(root)s),
+    logs AS (DELETE FROM event_heads USING old WHERE run_id = old.id)
+DELETE FROM events USING old WHERE run_id = old.id
+"""
+
+_PURGE = "DELETE FROM runs WHERE root_run_id = %(root)s"
 
 
 class PostgresRunViews:
@@ -125,14 +132,19 @@ class PostgresRunViews:
         rows = await self._database.fetch(_AT_WORK, [limit])
         return int(rows[0]["runs"])
 
+    async def at_work_alone(self, connection: AsyncConnection[Row], *, limit: int) -> int:
+        """See ports.RunViews."""
+        await connection.execute(_ALONE, [f"{identity.current().tenant} runs"])
+        row = await (await connection.execute(_AT_WORK, [limit])).fetchone()
+        return int(row["runs"]) if row else 0
+
     async def purge(self) -> int:
         """See ports.RunViews."""
         rows = await self._database.fetch_across_tenants(_EXPIRED, [_PURGED_AT_ONCE])
-        for tenant in {row["tenant"] for row in rows}:
-            ids = {"ids": [row["id"] for row in rows if row["tenant"] == tenant]}
-            async with self._database.transaction(tenant) as connection:
-                await connection.execute(_FORGET_EVENTS, ids)
-                await connection.execute(_PURGE, ids)
+        for row in rows:
+            async with self._database.transaction(row["tenant"]) as connection:
+                await connection.execute(_FORGET_EVENTS, {"root": row["id"]})
+                await connection.execute(_PURGE, {"root": row["id"]})
         return len(rows)
 
 

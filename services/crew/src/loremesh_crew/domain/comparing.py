@@ -87,8 +87,8 @@ def _facts(pinned: Pinned, view: View) -> Iterator[tuple[str, str]]:
     yield "output", view.output
     yield "reason", view.reason
     yield from ((f"limits.{name}", _text(value)) for name, value in asdict(pinned.limits).items())
-    if pinned.crew:
-        yield from _of_crew(pinned)
+    yield from _of_crew(pinned)
+    yield from _of_flow(pinned)
     for task in view.tasks:
         name = f"tasks.{task.name}.{task.visit}" if task.visit else f"tasks.{task.name}"
         yield f"{name}.status", task.status
@@ -108,6 +108,18 @@ def _of_crew(pinned: Pinned) -> Iterator[tuple[str, str]]:
         yield f"agents.{agent.name}.model", agent.model
     for task in pinned.crew.tasks:
         yield f"tasks.{task.name}.description", task.description
+
+
+def _of_flow(pinned: Pinned) -> Iterator[tuple[str, str]]:
+    if pinned.flow is None:
+        return
+    for state in pinned.flow.states:
+        if state.agent:
+            yield f"states.{state.id}.model", state.agent.agent.model
+            yield f"states.{state.id}.description", state.agent.task.description
+    # Of what is below it.
+    yield "model", pinned.model
+    yield from ((f"descriptions.{place}", text) for place, text in pinned.descriptions.items() if "/" in place)
 
 
 def _text(value: Any) -> str:

@@ -28,6 +28,7 @@ from loremesh_crew.domain.machine import (
     TimerFired,
     View,
 )
+from loremesh_crew.domain.placeholders import as_text
 
 _DEADLINE = "deadline"
 # What a child run's end is for the state it is of; all else is a failure.
@@ -37,6 +38,7 @@ _CHILDREN = {
     RunStatus.CANCELLED: TaskStatus.CANCELLED,
 }
 _MAX_SIGNALS = 100
+_MAX_PAYLOADS = 1_000_000
 _MAX_SIGNAL_IDS = 1000
 
 
@@ -207,23 +209,45 @@ def _expire(turn: Turn) -> None:
         turn.stop(expired)
 
 
+def full(run: Pinned, state: FlowRunState, event: SignalCame) -> bool:
+    """Whether there is no room for a signal: so many are kept that nothing waited for yet, and nothing waits for it."""
+    turn = Turn(run, state, event.time)
+    if not _may_come(turn, event) or _is_waited_for(turn, event):
+        return False
+    # Runs of before may have kept more: of that the machine knows nothing.
+    much = sum(len(as_text(each.payload)) for each in state.signals) >= _MAX_PAYLOADS
+    return much or not _has_room(turn, event)
+
+
 def _is_new(turn: Turn, event: SignalCame) -> bool:
+    return _may_come(turn, event) and _has_room(turn, event)
+
+
+def _may_come(turn: Turn, event: SignalCame) -> bool:
     return (
         event.signal in signals(turn.flow)
         and (not event.signal_id or event.signal_id not in turn.state.signal_ids)
-        and len(turn.state.signals) < _MAX_SIGNALS
         and turn.state.ending is None
+        and turn.state.end is None
     )
+
+
+def _has_room(turn: Turn, event: SignalCame) -> bool:
+    return _is_waited_for(turn, event) or len(turn.state.signals) < _MAX_SIGNALS
+
+
+def _is_waited_for(turn: Turn, event: SignalCame) -> bool:
+    visit = turn.state.visit
+    wait = _waited_for(turn, visit) if visit else None
+    return wait is not None and wait.signal == event.signal
 
 
 def _signal_came(turn: Turn, event: SignalCame) -> None:
     if event.signal_id:
         turn.remember(signal_ids=(*turn.state.signal_ids, event.signal_id)[-_MAX_SIGNAL_IDS:])
     turn.keep(KeptSignal(signal=event.signal, payload=event.payload))
-    visit = turn.state.visit
     turn.tell("signal_received", {"signal": event.signal})
-    wait = _waited_for(turn, visit) if visit else None
-    if wait and wait.signal == event.signal and turn.receive(event.signal):
+    if _is_waited_for(turn, event) and turn.receive(event.signal):
         _go_on(turn)
 
 

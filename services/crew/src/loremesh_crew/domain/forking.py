@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from loremesh_crew.domain.codec import tagged
-from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask, Flow, FlowState
+from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask, Flow, FlowState, Process
 from loremesh_crew.domain.machine import (
     ChildEnded,
     Command,
@@ -38,6 +38,7 @@ class Changes:
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    # By task; of a flow by state, and by `STATE/TASK` of what is below it.
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,6 +50,11 @@ class Redecided:
     decisions: list[tuple[Event, tuple[Command, ...]]] = field(default_factory=list)
     # Number of the decision from 1, index of the command, when it was decided, and the command.
     under_way: dict[tuple[str, str], tuple[int, int, datetime, Command]] = field(default_factory=dict)
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """Ids of child runs that were over by then."""
+        return tuple(event.child_run_id for event, _ in self.decisions if isinstance(event, ChildEnded))
 
     def take(self, event: Event, commands: Sequence[Command]) -> None:
         """Add a decision."""
@@ -82,13 +88,28 @@ def redecide(
     return done
 
 
+def below(pinned: Pinned, state: str) -> Changes:
+    """What a child run of a state is to have in place of what its definition says."""
+    place = f"{state}/"
+    found = {name.removeprefix(place): text for name, text in pinned.descriptions.items() if name.startswith(place)}
+    return Changes(model=pinned.model, descriptions=found)
+
+
+def changed(definition: Crew | Flow, changes: Changes) -> Crew | Flow:
+    """A crew with another model and other descriptions; a flow with those of what its states do themselves."""
+    if isinstance(definition, Crew):
+        return changed_crew(definition, changes)
+    return changed_flow(definition, changes)
+
+
 def changed_crew(crew: Crew, changes: Changes) -> Crew:
-    """A crew with another model and other descriptions."""
+    """A crew with another model, its own manager's too, and other descriptions."""
+    asks_manager = crew.process is Process.HIERARCHICAL and not crew.manager
     return replace(
         crew,
         agents=tuple(_agent(each, changes) for each in crew.agents),
         tasks=tuple(_task(each, changes) for each in crew.tasks),
-        manager_model=changes.model if crew.manager_model and changes.model else crew.manager_model,
+        manager_model=changes.model if asks_manager and changes.model else crew.manager_model,
     )
 
 

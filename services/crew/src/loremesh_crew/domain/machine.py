@@ -93,6 +93,9 @@ class Pinned:
     pins: Mapping[str, int] = field(default_factory=dict)
     # How many runs are above it.
     depth: int = 0
+    # Of a fork, for what begins below it: a model in place of its agents', and descriptions by `STATE/TASK`.
+    model: str = ""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 # Of tasks

@@ -1,20 +1,26 @@
 """Runs are accepted: everything they may come to is looked up, pinned and checked before the first of them begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from loremesh_kit import identity
 from loremesh_kit.ids import new_id
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
 
 from loremesh_crew.domain import flow_checks
 from loremesh_crew.domain.definitions import Crew, CrewAgent, Flow, RunLimits
+from loremesh_crew.domain.forking import below, changed
 from loremesh_crew.domain.inputs import check_inputs
 from loremesh_crew.domain.machine import Pinned, RunKind, StartChild
 from loremesh_crew.engine.running import Running
 from loremesh_crew.errors import AgentUnknown, RunsFull
 from loremesh_crew.ports import AgentRegistry, Library, NewRecord, NewRun, RunRecord, RunViews
+
+# Kickoffs of a tenant in the same moment, at most.
+_AT_ONCE = 100
 
 
 class Kickoff:
@@ -45,29 +51,42 @@ class Kickoff:
         for run in runs:
             key = (run.kind, run.definition_id, run.revision)
             if key not in found:
-                definition = await self._definition(*key)
+                definition = await self.definition(*key)
                 found[key] = definition, await self._pins(definition)
             definition, pins = found[key]
             records.append(_record(definition, run, pins=pins))
-        await self.accept(records)
-        return [record.pinned.run_id for record in records]
-
-    async def accept(self, records: Sequence[NewRecord]) -> None:
-        """Begin runs in the caller's transaction, or in one of their own; raises RunsFull."""
-        if await self._views.at_work(limit=self._limit) + len(records) > self._limit:
-            raise RunsFull(self._limit)
-        async with self._database.transaction() as connection:
+        async with self.room(len(records)) as connection:
             for record in records:
                 await self._running.begin(connection, record)
+        return [record.pinned.run_id for record in records]
+
+    @asynccontextmanager
+    async def room(self, runs: int) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction in which so many runs are begun; the caller's, or one of its own. Raises RunsFull.
+
+        Near the limit it is looked at once more at the end, one kickoff of the tenant after the other. Far from it
+        nobody waits for anybody: to overstep it from there takes more kickoffs in the same moment than there are
+        connections to the database.
+        """
+        at_work = await self._views.at_work(limit=self._limit)
+        if at_work + runs > self._limit:
+            raise RunsFull(self._limit)
+        async with self._database.transaction() as connection:
+            yield connection
+            near = at_work + _AT_ONCE * runs > self._limit
+            if near and await self._views.at_work_alone(connection, limit=self._limit + 1) > self._limit:
+                raise RunsFull(self._limit)
 
     async def child(self, parent: RunRecord, command: StartChild) -> NewRecord:
         """A run below another, with what was pinned for it; raises what `start` raises."""
         pinned = parent.pinned
         definition: Crew | Flow | None = command.crew
+        changes = below(pinned, command.state)
         if definition is None:
             kind = "crew" if command.kind is RunKind.CREW else "flow"
             revision = command.revision or pinned.pins.get(f"{kind}:{command.definition_id}", 0)
-            definition = await self._definition(command.kind, command.definition_id, revision)
+            definition = await self.definition(command.kind, command.definition_id, revision)
+            definition = changed(definition, changes)
         return NewRecord(
             pinned=Pinned(
                 run_id=command.child_run_id,
@@ -79,6 +98,8 @@ class Kickoff:
                 limits=smaller(definition.limits, command.limits),
                 pins=pinned.pins,
                 depth=pinned.depth + 1,
+                model=changes.model,
+                descriptions=changes.descriptions,
             ),
             name=definition.name or definition.id or command.state,
             principal=parent.principal,
@@ -88,7 +109,8 @@ class Kickoff:
             parent_state=command.state,
         )
 
-    async def _definition(self, kind: RunKind, definition_id: str, revision: int) -> Crew | Flow:
+    async def definition(self, kind: RunKind, definition_id: str, revision: int) -> Crew | Flow:
+        """A crew or flow as it is, or as it was; raises what a library raises."""
         if kind is RunKind.CREW:
             return await self._library.crew(definition_id, revision=revision)
         return await self._library.flow(definition_id, revision=revision)
@@ -116,7 +138,7 @@ class Kickoff:
         key = f"{kind.lower()}:{definition_id}"
         if key in pins.revisions and not revision:
             return
-        definition = await self._definition(kind, definition_id, revision)
+        definition = await self.definition(kind, definition_id, revision)
         if not revision:
             pins.revisions[key] = definition.revision
         # One that is asked for by its number needs no pin, but what it comes to does.

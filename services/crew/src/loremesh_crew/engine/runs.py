@@ -10,9 +10,12 @@ from loremesh_kit.events import Bus
 from loremesh_kit.ids import new_id
 from loremesh_kit.loops import repeat, unless
 from loremesh_kit.pages import Position
-from loremesh_kit.postgres import Database
+from loremesh_kit.postgres import Database, Row
+from psycopg import AsyncConnection
 
 from loremesh_crew.domain.flow_checks import signals
+from loremesh_crew.domain.flow_machine import full
+from loremesh_crew.domain.flow_state import FlowRunState
 from loremesh_crew.domain.inputs import held_against
 from loremesh_crew.domain.machine import (
     CancelAsked,
@@ -26,7 +29,15 @@ from loremesh_crew.domain.machine import (
     View,
 )
 from loremesh_crew.engine.running import Running
-from loremesh_crew.errors import FileNotFound, NotAFlow, RunFinished, RunNotFound, SignalUnknown, VisitNotFound
+from loremesh_crew.errors import (
+    FileNotFound,
+    NotAFlow,
+    RunFinished,
+    RunNotFound,
+    SignalsFull,
+    SignalUnknown,
+    VisitNotFound,
+)
 from loremesh_crew.ports import ListedRun, RunRecord, RunViews
 
 TREE_LIMIT = 1000
@@ -122,7 +133,7 @@ class Runs:
         return await self._steer(run_id, ResumeAsked(time=self._running.now()))
 
     async def signal(self, run_id: str, *, signal: str, signal_id: str, payload: object) -> Shown:
-        """Give it a signal; raises RunNotFound, RunFinished, SignalUnknown, InputInvalid."""
+        """Give it a signal; raises RunNotFound, RunFinished, SignalUnknown, SignalsFull, InputInvalid."""
         run = await self._views.get(run_id)
         if run.pinned.flow is None or signal not in signals(run.pinned.flow):
             raise SignalUnknown(signal)
@@ -130,7 +141,11 @@ class Runs:
         event = SignalCame(
             time=self._running.now(), signal=signal, signal_id=signal_id or new_id(), payload=kept["payload"]
         )
-        return await self._steer(run_id, event)
+        async with self._database.transaction() as connection:
+            before = await self._apply(connection, run_id, event)
+            if isinstance(before.state, FlowRunState) and full(before.pinned, before.state, event):
+                raise SignalsFull(signal)
+        return await self.get(run_id)
 
     async def explain(self, run_id: str, *, state: str, visit: int) -> dict[str, object]:
         """The report of how a state was left, as proto JSON; raises RunNotFound, NotAFlow, VisitNotFound."""
@@ -144,12 +159,19 @@ class Runs:
 
     async def _steer(self, run_id: str, event: Event, *, finished: bool = False) -> Shown:
         async with self._database.transaction() as connection:
-            before = await self._running.apply_in(connection, run_id, [event])
-            if before is None:
-                raise RunNotFound(run_id)
-            if before.status.finished and not finished:
-                raise RunFinished(run_id, before.status)
+            await self._apply(connection, run_id, event, finished=finished)
         return await self.get(run_id)
+
+    async def _apply(
+        self, connection: AsyncConnection[Row], run_id: str, event: Event, *, finished: bool = False
+    ) -> RunRecord:
+        """The run as it was before."""
+        before = await self._running.apply_in(connection, run_id, [event])
+        if before is None:
+            raise RunNotFound(run_id)
+        if before.status.finished and not finished:
+            raise RunFinished(run_id, before.status)
+        return before
 
     async def _standing(self, run_id: str, *, after_seq: int) -> tuple[RunStatus, int]:
         status, last_seq = await self._views.standing(run_id)

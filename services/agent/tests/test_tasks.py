@@ -122,12 +122,18 @@ async def test_a_task_is_done_and_told_of_once(mesh: Mesh) -> None:
 
 
 async def test_who_waits_for_a_task_is_answered_with_its_end_and_nobody_else_is_told(mesh: Mesh) -> None:
-    mesh.provider = ScriptedProvider(words("Roses are red."))
+    mesh.toolbox = FixedToolbox([CountingTool()])
+    mesh.provider = ScriptedProvider(words("Roses are red."), calls(("read", "a"), text="So far"))
     async with mesh.replica() as replica:
         task = await replica.tasks.CreateTask(request(wait=Duration(seconds=5)))
         assert (task.state, task.output) == (pb.AGENT_TASK_STATE_COMPLETED, "Roses are red.")
         assert await get(replica) == task
         assert await replica.tasks.CreateTask(request()) == task
+        limited = request("run.2", agent=inline(tools=uses("read")), limits=agent_pb2.Limits(max_steps=1))
+        limited.wait.seconds = 5
+        cut = await replica.tasks.CreateTask(limited)
+        assert (cut.state, cut.reason) == (pb.AGENT_TASK_STATE_INCOMPLETE, "BUDGET_EXHAUSTED")
+        assert await get(replica, "run.2") == cut
         assert await facts(replica) == []
 
 

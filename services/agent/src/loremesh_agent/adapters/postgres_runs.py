@@ -198,6 +198,7 @@ def _ended(job: Job, row: Row, finished: FinishedTurn) -> ChatJob:
         sources=tuple(finished.sources),
         usage=finished.usage,
         model=finished.model,
+        limit=finished.finish_limit,
     )
     return ChatJob(
         id=job.id,

@@ -45,13 +45,13 @@ WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING' RETURNING id
 
 _CANCEL = """
 UPDATE jobs SET state = 'CANCELLED', fence = fence + 1, lease_until = NULL, finished_at = now()
-WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING', 'PARKED')
+WHERE tenant = %s AND id = %s AND state IN ('QUEUED', 'RUNNING', 'PARKED') RETURNING id
 """
 
 # What comes after a wait is begun afresh: the claims so far led somewhere.
 _PARK = """
 UPDATE jobs SET state = 'PARKED', lease_until = NULL, announced_at = NULL, attempt = 0
-WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
+WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING' RETURNING id
 """
 
 # Who parks it now is waited for: otherwise its commit would come after ours, and nobody would take the job up again.
@@ -67,7 +67,7 @@ WITH job AS (
 )
 INSERT INTO outbox (tenant, id, subject, data, keep)
 SELECT tenant, id || '.' || announcements, 'jobs.' || kind, jsonb_build_object('tenant', tenant, 'job_id', id), false
-FROM job
+FROM job RETURNING id
 """
 
 _WAITING = """
@@ -219,10 +219,7 @@ async def park(connection: AsyncConnection[Row], job: Job) -> None:
 
     No worker holds it meanwhile, and its deadline does not pass. Raises FenceLost, which undoes the transaction.
     """
-    cursor = await connection.execute(_PARK, [job.tenant, job.id, job.fence])
-    if cursor.rowcount != 1:
-        raise FenceLost(job.id)
-    job.progress.completed = True
+    await confirm(await connection.execute(_PARK, [job.tenant, job.id, job.fence]), job)
 
 
 async def unpark(connection: AsyncConnection[Row], job_id: str, *, deadline: datetime | None) -> bool:
@@ -233,7 +230,7 @@ async def unpark(connection: AsyncConnection[Row], job_id: str, *, deadline: dat
     tenant = identity.current().tenant
     await connection.execute(_HOLD, [tenant, job_id])
     cursor = await connection.execute(_UNPARK, {"tenant": tenant, "id": job_id, "deadline": deadline})
-    if cursor.rowcount != 1:
+    if await cursor.fetchone() is None:
         return False
     touch(connection, OUTBOX)
     return True
@@ -243,7 +240,7 @@ async def cancel(connection: AsyncConnection[Row], job_id: str) -> bool:
     """Cancel a job of the caller's tenant unless it is finished; its worker can commit nothing from then on."""
     cursor = await connection.execute(_CANCEL, [identity.current().tenant, job_id])
     touch(connection, CANCELLED)
-    return cursor.rowcount == 1
+    return await cursor.fetchone() is not None
 
 
 async def waiting(connection: AsyncConnection[Row], *, limit: int) -> int:

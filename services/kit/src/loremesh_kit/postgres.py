@@ -160,8 +160,8 @@ class Database:
     async def pipeline(self) -> AsyncIterator[AsyncConnection[Row]]:
         """A transaction of the caller's tenant whose statements go out together, its begin and its commit with them.
 
-        Only what is fetched is waited for: a statement's failure shows at the next fetch, or at the end, and undoes it
-        all. Raises as `transaction` does; a connection that broke before it began is not replaced by another.
+        Only what is fetched is waited for, so that a `rowcount` says nothing before; a statement's failure shows at the
+        next fetch, or at the end, and undoes it all. Raises as `transaction` does; a connection that broke before it began is not replaced by another.
         """
         tenant = _one_tenant(None)
         if self._outer(tenant) is not None:

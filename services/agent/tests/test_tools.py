@@ -25,7 +25,6 @@ from loremesh_agent.domain.addresses import exemptions
 from loremesh_agent.domain.html import readable
 from loremesh_agent.domain.passages import Found, Passage
 from loremesh_agent.domain.quoted import delimited
-from loremesh_agent.domain.schemas import check_schema
 from loremesh_agent.domain.tools import CallContext, Effect, ToolCall, ToolResult, ToolSpec, ToolUse
 from loremesh_agent.engine.tools import MAX_RESULT_BYTES, ToolDesk
 from loremesh_agent.errors import (
@@ -43,6 +42,7 @@ from loremesh_agent.ports import DocumentFacts, Extract, Fact, Recalled, Scope, 
 from loremesh_kit import deadline, filters
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, FilterInvalid
+from loremesh_kit.schemas import schema_problem
 from loremesh_kit.testing import caller
 
 from .conftest import make_agent, make_passage
@@ -309,7 +309,7 @@ async def test_the_built_in_tools_are_all_there_and_say_what_they_do(monkeypatch
     assert trusted == {"ask_human", "calculator", "current_time", "remember"}
     assert {name for name, spec in specs.items() if spec.effect is not Effect.READ_ONLY} == {"remember"}
     for spec in specs.values():
-        check_schema(spec.input_schema)
+        assert schema_problem(spec.input_schema) is None
         assert spec.input_schema["additionalProperties"] is False
         assert all(each["description"] for each in spec.input_schema["properties"].values())
         assert 50 < len(spec.description) <= 2000

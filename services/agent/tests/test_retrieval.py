@@ -63,7 +63,9 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         result = retrieval_pb2.SearchResult(document_id="d", content="x", score=0.9, end_char=1)
         result.attributes.update({"n": 1.5, "list": ["a", True], "none": None})
         nearest = None if request.query == "words" else 0.4
-        return retrieval_pb2.SearchResponse(results=[result], nearest_similarity=nearest)
+        return retrieval_pb2.SearchResponse(
+            results=[result], nearest_similarity=nearest, vector_store_id=request.vector_store_id, generation=7
+        )
 
     async def ExplainSearch(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
@@ -96,6 +98,7 @@ async def test_passages_come_with_the_cosine_of_the_nearest(client: RetrievalCli
     found = await search(client)
     (passage,) = found.passages
     assert (passage.score, found.similarity) == (0.9, pytest.approx(0.4))
+    assert found.generations == {"s": 7}
     assert passage.attributes == {"n": 1.5, "list": ["a", True], "none": None}
     assert passage.page is None
     (request,) = retrieval.requests

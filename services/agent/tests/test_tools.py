@@ -70,7 +70,7 @@ class Index:
         self.asked.append((query, vector_store_id, top_k, filter_))
         if vector_store_id not in self.found:
             raise VectorStoreNotFound(vector_store_id)
-        return Found(passages=tuple(self.found[vector_store_id][:top_k]))
+        return Found(passages=tuple(self.found[vector_store_id][:top_k]), generations={vector_store_id: 3})
 
 
 class Texts:
@@ -326,6 +326,7 @@ async def test_search_asks_all_of_the_agent_s_stores_and_gives_the_best():
     result = await use(Search(index=index), query="stall", top_k=2)
     assert [each.title for each in result.passages] == ["Wings", "Lighthouse"]
     assert sorted(asked[1] for asked in index.asked) == ["default", "wings"]
+    assert result.generations == {"default": 3, "wings": 3}
     assert {asked[2] for asked in index.asked} == {2}
     assert result.content.index("Wings stall.") < result.content.index("lighthouse of Genoa")
     assert (
@@ -336,7 +337,8 @@ async def test_search_asks_all_of_the_agent_s_stores_and_gives_the_best():
 async def test_search_keeps_to_the_agent_s_stores():
     index = Index(default=[], wings=[make_passage()], secret=[make_passage()])
     assert (await use(Search(index=index), query="x", vector_store_id="wings")).passages
-    assert (await use(Search(index=index), query="x", vector_store_id="default")).content == "No passages were found."
+    nothing = await use(Search(index=index), query="x", vector_store_id="default")
+    assert (nothing.content, nothing.generations) == ("No passages were found.", {"default": 3})
     with pytest.raises(ToolFailed, match="'secret' is not one of your vector stores: default, wings"):
         await use(Search(index=index), query="x", vector_store_id="secret")
     assert [asked[1] for asked in index.asked] == ["wings", "default"]

@@ -114,7 +114,7 @@ class PostgresRuns:
             await complete(connection, job)
             async with connection.pipeline():
                 await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-                ended = await connection.execute(END, {"id": job.id, "state": finished.state})
+                ended = await connection.execute(END, {"id": job.id, "state": finished.state, "record": None})
                 await postgres_approvals.cancel_of_run(connection, job.id)
                 if not await write_end(connection, answer_id, finished):
                     raise FenceLost(job.id)

@@ -48,6 +48,7 @@ class RetrievalClient:
         return Found(
             passages=tuple(_passage(result) for result in response.results),
             similarity=response.nearest_similarity if response.HasField("nearest_similarity") else None,
+            generations={response.vector_store_id: response.generation},
         )
 
     async def ping(self) -> None:

@@ -56,6 +56,8 @@ class FinishedTurn:
     grounded: bool = False
     # None where no limit or model ended it.
     finish_reason: FinishReason | None = None
+    # What it was made with, where that is not kept yet; of use to jobs.
+    record: Mapping[str, Any] | None = None
 
 
 class AnsweredBefore(Exception):

@@ -56,10 +56,10 @@ class MortalDatabase(Database):
         self._rewrites = [(re.compile(pattern), instead) for pattern, instead in rewrites]
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
+    async def _transaction(self, tenant: str, **how: Any) -> AsyncIterator[Connection]:
         name = f"database.commit@{place()}"
         await self.life.alive()
-        async with super()._transaction(tenant) as connection:
+        async with super()._transaction(tenant, **how) as connection:
             yield connection
             mode = await self.life.before(name)
         await self.life.after(mode, DependencyUnavailable("postgres"))

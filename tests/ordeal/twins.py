@@ -22,8 +22,8 @@ class _LateDatabase(MortalDatabase):
     """Says that an upload is committed and commits it a little later."""
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
-        opened = super()._transaction(tenant)
+    async def _transaction(self, tenant: str, **how: Any) -> AsyncIterator[Connection]:
+        opened = super()._transaction(tenant, **how)
         if place() != "uploads._insert":
             async with opened as connection:
                 yield connection

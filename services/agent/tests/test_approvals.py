@@ -266,7 +266,7 @@ async def test_what_an_ended_run_asked_is_cancelled(desk: Desk) -> None:
 async def test_a_run_that_looks_and_parks_in_one_transaction_misses_no_decision(desk: Desk) -> None:
     database, other = desk.databases
     async with database.transaction() as connection:
-        job_id = await jobs.enqueue(connection, kind="chat", payload={}, subject_id="c")
+        job_id, _ = await jobs.enqueue(connection, kind="chat", payload={}, subject_id="c")
         approval_id = await ask(connection, replace(MAIL, run_id=job_id))
 
     async def is_waited_for() -> bool:

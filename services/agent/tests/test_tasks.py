@@ -1,24 +1,28 @@
 """Tasks of crews and flows on a real Postgres and NATS: the model is scripted, and so are its tools."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.rpc.error_details_pb2 import BadRequest
-from google.rpc.status_pb2 import Status
+from google.rpc.status_pb2 import Status as RpcStatus
 from grpc import aio
 from loremesh.agent.v1 import agent_pb2, approval_pb2, conversation_pb2
 from loremesh.agent.v1 import chat_job_pb2 as jobs
 from loremesh.agent.v1 import task_pb2 as pb
 from loremesh_agent.adapters.memory import Pause, ScriptedProvider
 from loremesh_agent.adapters.postgres_chat_jobs import PostgresChatJobs
+from loremesh_agent.adapters.task_callers import WaitingCallers
 from loremesh_agent.adapters.toolbox import FixedToolbox
+from loremesh_agent.domain.chat_jobs import ChatJob, Status
 from loremesh_agent.domain.tools import Effect, ToolResult
 from loremesh_agent.errors import ProviderRefused, ProviderUnavailable
 from loremesh_agent.ports import ModelText
 from loremesh_kit.channel import reason_of
+from loremesh_kit.postgres import Connection
 from loremesh_kit.testing import caller
 
 from .replicas import DONE, Mesh, Replica, until, words
@@ -32,6 +36,19 @@ ENDED = (
     pb.AGENT_TASK_STATE_FAILED,
     pb.AGENT_TASK_STATE_CANCELLED,
 )
+
+
+class Transaction(Connection):
+    """One that remembers what is to be done when it has ended, and is connected to nothing."""
+
+    def __init__(self) -> None:
+        self.afterwards = []
+
+    def __del__(self) -> None:
+        pass
+
+
+ENDING = ChatJob(id="job", status=Status.COMPLETED, conversation_id="c", attempt=1, create_time=datetime.now(UTC))
 FACTS = """
 SELECT subject, data ->> 'task_id' AS task_id FROM outbox WHERE subject LIKE 'events.Task%' ORDER BY id
 """
@@ -102,6 +119,51 @@ async def test_a_task_is_done_and_told_of_once(mesh: Mesh) -> None:
             "Write a poem.",
         ]
         assert len(mesh.provider.requests) == 1
+
+
+async def test_who_waits_for_a_task_is_answered_with_its_end_and_nobody_else_is_told(mesh: Mesh) -> None:
+    mesh.provider = ScriptedProvider(words("Roses are red."))
+    async with mesh.replica() as replica:
+        task = await replica.tasks.CreateTask(request(wait=Duration(seconds=5)))
+        assert (task.state, task.output) == (pb.AGENT_TASK_STATE_COMPLETED, "Roses are red.")
+        assert await get(replica) == task
+        assert await replica.tasks.CreateTask(request()) == task
+        assert await facts(replica) == []
+
+
+async def test_who_waits_in_vain_is_told_how_the_task_stands_and_everybody_how_it_ends(mesh: Mesh) -> None:
+    mesh.provider = ScriptedProvider([ModelText("Roses"), Pause(1), DONE])
+    async with mesh.replica() as replica:
+        task = await replica.tasks.CreateTask(request(wait=Duration(nanos=100_000_000)))
+        assert task.state == pb.AGENT_TASK_STATE_ACTIVE
+        assert (await ended(replica)).output == "Roses"
+        assert await facts(replica) == ["Finished"]
+
+
+async def test_a_caller_who_has_gone_is_not_counted_on(mesh: Mesh) -> None:
+    mesh.provider = ScriptedProvider([ModelText("Roses"), Pause(1), DONE])
+    async with mesh.replica() as replica:
+        waiting = asyncio.ensure_future(replica.tasks.CreateTask(request(wait=Duration(seconds=5))))
+        await until(mesh.asked)
+        waiting.cancel()
+        assert (await ended(replica)).output == "Roses"
+        assert await facts(replica) == ["Finished"]
+
+
+async def test_a_caller_stays_while_the_end_that_is_to_answer_them_is_being_written() -> None:
+    callers, connection = WaitingCallers(), Transaction()
+    with caller(tenant="acme"):
+        assert not callers.tells(connection, "run.1", ENDING)
+        for committed in (True, False):
+            with callers.waiting("run.1") as call:
+                assert callers.tells(connection, "run.1", ENDING)
+                waiting = asyncio.ensure_future(call.wait(0.01))
+                await asyncio.sleep(0.1)
+                assert not waiting.done()
+                connection.afterwards.pop()(committed)
+                assert await asyncio.wait_for(waiting, 5) == (ENDING if committed else None)
+    with caller(tenant="other"):
+        assert not callers.tells(connection, "run.1", ENDING)
 
 
 async def test_requests_with_one_id_make_one_task_and_others_are_refused(mesh: Mesh) -> None:
@@ -283,7 +345,7 @@ def violations(error: aio.AioRpcError) -> list[Any]:
 
 def details(error: aio.AioRpcError) -> list[Any]:
     trailing = dict(error.trailing_metadata() or ())
-    return list(Status.FromString(trailing["grpc-status-details-bin"]).details)
+    return list(RpcStatus.FromString(trailing["grpc-status-details-bin"]).details)
 
 
 def invocation(name: str = "read", policy: str = "AS_NEEDED", **arguments: Any) -> pb.ToolInvocation:

@@ -94,9 +94,9 @@ class Wrong(StrEnum):
 class Agents(MemoryTasks):
     """An agent service: a draft fails once, who leads hands on two pieces of work, the second is never done."""
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
         known = task_id in self.standings
-        standing = await super().create(task_id, request, root_run_id=root_run_id)
+        standing = await super().create(task_id, request, root_run_id=root_run_id, wait=wait)
         if request.name == "lead" and not known:
             asked = (AskedDelegation(id=n, coworker="ben", description=f"Find {n}.") for n in ("one", "two"))
             self.wait(task_id, delegations=tuple(asked))

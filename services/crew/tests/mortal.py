@@ -99,10 +99,10 @@ class MortalDatabase(Database):
         self._rewrites = [(re.compile(pattern), instead) for pattern, instead in rewrites]
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
+    async def _transaction(self, tenant: str, **how: Any) -> AsyncIterator[Connection]:
         name, point = f"commit@{place()}", ""
         await self.life.alive()
-        async with super()._transaction(tenant) as connection:
+        async with super()._transaction(tenant, **how) as connection:
             yield connection
             if tenant == _EVERY_TENANT:
                 await self.life.alive()
@@ -147,9 +147,9 @@ class JobsAfterwards(MortalDatabase):
     """Commits what a transaction writes but for its jobs, and those in a transaction of their own."""
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
+    async def _transaction(self, tenant: str, **how: Any) -> AsyncIterator[Connection]:
         owed: list[Any] = []
-        async with super()._transaction(tenant) as connection:
+        async with super()._transaction(tenant, **how) as connection:
 
             async def sort(query: Any, *args: Any, **kwargs: Any) -> Any:
                 if query is jobs._ENQUEUE:

@@ -36,9 +36,9 @@ class Renaming:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tasks, name)
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
         own_id = new_id() if task_id in self.tasks.roots else task_id
-        made = await self.tasks.create(own_id, request, root_run_id=root_run_id)
+        made = await self.tasks.create(own_id, request, root_run_id=root_run_id, wait=wait)
         self.tasks.standings[task_id] = replace(made, task_id=task_id)
         return self.tasks.standings[task_id]
 

@@ -143,10 +143,10 @@ async def test_a_task_cancelled_while_it_is_begun_is_stopped(these):
     run_id = await these.begin(tasks=1)
     create = these.tasks.create
 
-    async def slowly(task_id, request, *, root_run_id):
+    async def slowly(task_id, request, **how):
         await these.running.apply(run_id, [CancelAsked(time=SystemClock().now())])
         await these.do("cancel-task")
-        return await create(task_id, request, root_run_id=root_run_id)
+        return await create(task_id, request, **how)
 
     these.tasks.create = slowly
     await these.do("start-task")
@@ -301,8 +301,8 @@ async def test_a_task_that_waited_when_it_was_begun_is_asked_after_too(these):
     run_id = await these.begin(tasks=1)
     create = these.tasks.create
 
-    async def and_wait(task_id, request, *, root_run_id):
-        await create(task_id, request, root_run_id=root_run_id)
+    async def and_wait(task_id, request, **how):
+        await create(task_id, request, **how)
         these.tasks.wait(task_id, approval_id="a")
         return these.tasks.standings[task_id]
 

@@ -231,10 +231,18 @@ class Workshop:
             finally:
                 stop.set()
 
+    async def idle(self, worker: JobWorker) -> None:
+        """Have the worker know that nobody waits, as it does once it has looked."""
+        async with asyncio.timeout(5):
+            while self.database._taker is not worker:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        worker._idle = True
+
     async def enqueue(self, kind: str = "noop", tenant: str = "acme", **options: Any) -> str:
         with caller(tenant=tenant):
             async with self.database.transaction() as connection:
-                return await enqueue(connection, **{"kind": kind, "payload": {}, "subject_id": "document-1", **options})
+                job = {"kind": kind, "payload": {}, "subject_id": "document-1", **options}
+                return (await enqueue(connection, **job)).job_id
 
     async def complete(self, job: Job) -> None:
         """The simplest handler; its effect is an inbox row for each attempt that counted."""

@@ -48,6 +48,18 @@ class BrokerWithEveryMessage:
         return 1000
 
 
+class Idle:
+    """A worker of this process which has room, and of which nothing is heard any more."""
+
+    lease = 60.0
+
+    def reserve(self) -> bool:
+        return True
+
+    def take(self, job: Job | None) -> None:
+        pass
+
+
 class JobLife(RuleBasedStateMachine):
     """Workers, the sweeper and operators at the same jobs; claims are kept, so that late ones are tried too."""
 
@@ -75,9 +87,17 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(target=ids, priority=st.integers(0, 1))
     def enqueue(self, priority: int) -> str:
-        job_id = self.run(self.in_transaction(enqueue, kind="k", payload={}, subject_id="s", priority=priority))
+        job_id, _ = self.run(self.in_transaction(enqueue, kind="k", payload={}, subject_id="s", priority=priority))
         self.model[job_id] = Model(priority=priority)
         return str(job_id)
+
+    @rule(target=claims)
+    def begin(self) -> Any:
+        detach = self.database.attach(Idle())
+        _, claim = self.run(self.in_transaction(enqueue, kind="k", payload={}, subject_id="s"))
+        detach()
+        self.model[claim.id] = Model(priority=0, state="RUNNING", attempt=1, fence=1)
+        return claim
 
     @rule(target=claims, limit=st.integers(1, 2))
     def claim(self, limit: int) -> Any:

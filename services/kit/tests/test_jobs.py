@@ -1,6 +1,7 @@
 """Jobs on a real Postgres and NATS, nothing failing but the handlers."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -57,44 +58,124 @@ async def test_a_job_for_a_worker_of_this_process_is_begun_without_a_message_whi
     workshop.handlers["noop"] = handler
     worker = workshop.worker()
     async with workshop.open(worker):
-        async with asyncio.timeout(5):
-            while workshop.database._taker is None:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+        await workshop.idle(worker)
         workshop.database.listen(lambda topic: announced.append(topic) if topic == OUTBOX else None)
-        room = worker.room()
+        room = worker._room()
         for _ in range(room + 2):
             await workshop.enqueue()
-        assert worker.room() == 0
+        assert worker._room() == 0
         assert len(announced) == 2
         stop.set()
         await workshop.until("SUCCEEDED", room + 2)
 
 
-async def test_a_job_whose_taker_died_before_it_began_is_found(workshop, monkeypatch):
-    monkeypatch.setattr("loremesh_kit.sweeper._PATIENCE", 0.5)
-
+async def test_a_job_whose_taker_died_before_it_began_is_found(workshop):
     class Dying:
-        def room(self):
-            return 1
+        lease = 0.5
 
-        def take(self, jobs):
-            self.told = jobs
+        def reserve(self):
+            return True
+
+        def take(self, job):
+            self.told = job
 
     dying = Dying()
     detach = workshop.database.attach(dying)
-    await workshop.enqueue()
+    job_id = await workshop.enqueue()
     detach()
-    assert dying.told == 1
+    assert dying.told.id == job_id
+    assert (await workshop.job(job_id))["state"] == "RUNNING"
     assert await workshop.rows("SELECT * FROM outbox") == []
     async with workshop.open(workshop.worker()):
         await workshop.until("SUCCEEDED")
 
 
+async def test_whoever_waits_comes_before_a_job_that_could_be_begun_at_once(workshop):
+    free, done = asyncio.Event(), []
+
+    async def handler(job):
+        if job.subject_id == "first":
+            await free.wait()
+        done.append(job.subject_id)
+        await workshop.complete(job)
+
+    workshop.handlers["noop"] = handler
+    worker = workshop.worker(concurrency=1)
+    async with workshop.open(worker):
+        await workshop.idle(worker)
+        await workshop.enqueue(subject_id="first")
+        await workshop.enqueue(subject_id="waits")
+        free.set()
+        async with asyncio.timeout(5):
+            while worker._room() == 0:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+        # There is room again, and nobody has looked yet who waits.
+        await workshop.enqueue(subject_id="late")
+        await workshop.until("SUCCEEDED", 3)
+    assert done == ["first", "waits", "late"]
+
+
+async def test_a_worker_that_was_busy_learns_that_nobody_waits_any_more(workshop):
+    worker = workshop.worker(concurrency=2)
+    async with workshop.open(worker):
+        await workshop.idle(worker)
+        worker._idle = False
+        await workshop.enqueue()
+        await workshop.until("SUCCEEDED", 1)
+        assert worker._idle
+
+
+async def test_a_job_of_a_savepoint_that_was_undone_is_not_begun(workshop):
+    begun = []
+
+    async def handler(job):
+        begun.append(job.subject_id)
+        await workshop.complete(job)
+
+    workshop.handlers["noop"] = handler
+    worker = workshop.worker()
+    async with workshop.open(worker):
+        await workshop.idle(worker)
+        room = worker._room()
+        with caller():
+            async with workshop.database.transaction() as connection:
+                with suppress(RuntimeError):
+                    async with connection.transaction():
+                        await enqueue(connection, kind="noop", payload={}, subject_id="undone")
+                        assert worker._room() == room - 1
+                        raise RuntimeError
+                assert worker._room() == room
+                await enqueue(connection, kind="noop", payload={}, subject_id="done")
+        await workshop.until("SUCCEEDED")
+        await asyncio.sleep(0.2)
+    assert begun == ["done"]
+
+
+async def test_a_job_that_is_begun_at_once_has_neither_the_deadline_nor_the_identity_of_its_caller(workshop):
+    seen = []
+
+    async def handler(job):
+        seen.append((deadline.remaining() > 60, identity.current().request_id))
+        await workshop.complete(job)
+
+    workshop.handlers["noop"] = handler
+    worker = workshop.worker()
+    async with workshop.open(worker):
+        await workshop.idle(worker)
+        with deadline.scope(5):
+            await workshop.enqueue()
+        await workshop.until("SUCCEEDED")
+    assert seen == [(True, "request-1")]
+
+
 async def test_a_job_of_a_transaction_that_failed_was_never_accepted(workshop):
-    async with workshop.open(workshop.worker()):
+    worker = workshop.worker()
+    async with workshop.open(worker):
+        await workshop.idle(worker)
         with caller(), pytest.raises(RuntimeError):
             await _enqueue_and_fail(workshop)
         await asyncio.sleep(0.5)
+        assert worker._room() == worker._concurrency
 
     assert await workshop.states() == {}
     assert await workshop.effects() == []

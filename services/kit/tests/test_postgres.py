@@ -161,6 +161,57 @@ async def test_connections_lost_while_idle_are_not_noticed_by_callers(database, 
     assert await count(database, "acme") == 1
 
 
+async def test_statements_that_go_out_together_are_a_transaction_of_the_caller(database):
+    with caller(tenant="acme"):
+        async with database.pipeline() as connection:
+            await connection.execute(INSERT, ["acme", "1"])
+            found = await connection.execute(COUNT)
+            await connection.execute(INSERT, ["acme", "2"])
+            assert (await found.fetchone())["n"] == 1
+        assert await count(database, "acme") == 2
+
+        with pytest.raises(RuntimeError):
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", "3"])
+                raise RuntimeError
+        # Of a statement that nobody fetches from the end tells.
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", "3"])
+                await connection.execute(INSERT, ["acme", "1"])
+                await connection.execute(INSERT, ["acme", "4"])
+        with deadline.scope(0.3), pytest.raises(DeadlineExceeded):
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", "3"])
+                await connection.execute("SELECT pg_sleep(30)")
+    assert await count(database, "acme") == 2
+
+
+async def test_statements_that_go_out_together_are_part_of_a_joined_transaction(database):
+    with caller(tenant="acme"), pytest.raises(RuntimeError):
+        async with database.joined_transaction():
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", "1"])
+            raise RuntimeError
+    assert await count(database, "acme") == 0
+
+
+async def test_of_connections_lost_while_idle_one_caller_is_told_at_most(database, postgres_url):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(database.fetch("SELECT pg_sleep(0.05)", tenant="acme"))
+    await terminate_backends(postgres_url, "agent")
+
+    with caller(tenant="acme"):
+        with pytest.raises(DependencyUnavailable):
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", "1"])
+        for number in range(5):
+            async with database.pipeline() as connection:
+                await connection.execute(INSERT, ["acme", str(number)])
+    assert await count(database, "acme") == 5
+
+
 async def test_a_connection_lost_at_work_is_a_dependency_that_is_down(database, postgres_url):
     with pytest.raises(DependencyUnavailable):
         async with database.transaction("acme") as connection:

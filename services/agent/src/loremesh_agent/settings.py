@@ -134,7 +134,7 @@ class AgentSettings(ServiceSettings):
     )
 
     # Its jobs wait for models, not for a processor; a crew's tasks are ten at once.
-    job_concurrency: int = Field(default=16, gt=0, description="jobs a worker holds at once")
+    job_concurrency: int = Field(default=32, gt=0, description="jobs a worker holds at once")
     chat_job_seconds: float = Field(default=900.0, gt=0, description="for a chat job, waiting included")
     chat_jobs_waiting: int = Field(default=1000, gt=0, description="chat jobs of a tenant that wait before QUEUE_FULL")
     group_seconds: float = Field(default=0.2, gt=0, description="of text in one event of a chat job")

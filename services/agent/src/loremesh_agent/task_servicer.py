@@ -19,14 +19,17 @@ class TaskServicer(TaskServiceServicer):
         self._engine = engine
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Context) -> pb.AgentTask:  # noqa: N802 - the rpc's
-        """Accept a task."""
+        """Accept a task, and wait for its end where that is wanted."""
         del context
+        wait = request.wait.ToTimedelta().total_seconds()
+        request.ClearField("wait")
         body = request.SerializeToString(deterministic=True)
         made = await self._engine.create(
             protos.order(request),
             request=body,
             request_hash=hashlib.sha256(body).digest(),
             worker_hash=protos.worker_hash(request),
+            wait=wait,
         )
         return protos.task(made)
 

@@ -37,6 +37,7 @@ from loremesh_agent.adapters.postgres_quotations import PostgresQuotations
 from loremesh_agent.adapters.postgres_runs import Allowance, PostgresRuns
 from loremesh_agent.adapters.postgres_tasks import PostgresTasks
 from loremesh_agent.adapters.postgres_turns import PostgresTurns
+from loremesh_agent.adapters.task_callers import WaitingCallers
 from loremesh_agent.adapters.toolbox import Toolboxes
 from loremesh_agent.agent_servicer import AgentServicer
 from loremesh_agent.approval_servicer import ApprovalServicer
@@ -147,7 +148,7 @@ def assemble(outside: Outside, *, settings: AgentSettings, agents: AgentDirector
             parts.external.checks,
         ],
         probes=outside.probes,
-        long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob", f"/{_APPROVALS}/WatchApprovals"}),
+        long_lived=frozenset({f"/{_CHAT_JOBS}/WatchChatJob", f"/{_APPROVALS}/WatchApprovals", f"/{_TASKS}/CreateTask"}),
         idempotent=_IDEMPOTENT,
         database=outside.database,
     )
@@ -182,6 +183,7 @@ class _Parts:
         self._directory = agents or self._kept
         self._orders = Orders(directory=self._kept)
         self._quoting = Quoting(documents=outside.documents)
+        self._callers = WaitingCallers()
         self._conversations = PostgresConversations(database=database)
         self._memories = memories(database, outside.embedder, settings)
         self.jobs = PostgresChatJobs(
@@ -306,6 +308,7 @@ class _Parts:
             toolbox=self._toolbox,
             tools=self._desk,
             quoting=self._quoting,
+            callers=self._callers,
             clock=SystemClock(),
         )
 
@@ -335,7 +338,7 @@ class _Parts:
             budget=settings.budget(),
         )
         means = Means(
-            work=PostgresRuns(database=outside.database, allowance=allowance),
+            work=PostgresRuns(database=outside.database, allowance=allowance, callers=self._callers),
             preparing=preparing,
             provider=self._provider(settings.patience_of_jobs()),
             models=outside.models,

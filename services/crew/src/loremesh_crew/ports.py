@@ -143,8 +143,8 @@ class TaskStanding:
 class AgentTasks(Protocol):
     """Has tasks done by the agent service; all of it may be repeated."""
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
-        """Have a task done.
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
+        """Have a task done; an end within `wait` seconds is in the answer, and may be told of nowhere else.
 
         Raises TaskRefused where it never will be, DependencyUnavailable or a retryable error where it may later.
         """

@@ -3,43 +3,44 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
 
 from loremesh_kit import identity
 from loremesh_kit.events import check_name
 from loremesh_kit.ids import new_id
 from loremesh_kit.outbox import OUTBOX
-from loremesh_kit.postgres import Row, taken_here, touch
+from loremesh_kit.postgres import Row, Taker, afterwards, taker_of, touch
 from loremesh_kit.telemetry import traces
 
 # The topic of cancellations: workers then look at once whether their jobs are still theirs.
 CANCELLED = "jobs.cancelled"
 
-# A job with a delay is announced by the sweeper when it is due. One that a worker of this process begins needs no
-# message; should that worker die first, it is one whose message was lost.
+# A job with a delay is announced by the sweeper when it is due. One that a worker of this process begins is committed
+# as claimed by it and needs no message; should that worker die first, its lease runs out.
 _ENQUEUE = """
 WITH job AS (
     INSERT INTO jobs (
         tenant, id, kind, subject_id, principal, request_id, traceparent, payload, priority, max_attempts,
-        due_at, deadline, state, announced_at, announcements
+        due_at, deadline, state, announced_at, announcements, attempt, fence, lease_until
     ) VALUES (
         %(tenant)s, %(id)s, %(kind)s, %(subject_id)s, %(principal)s, %(request_id)s, %(traceparent)s, %(payload)s,
         %(priority)s, %(max_attempts)s, now() + make_interval(secs => %(delay)s), %(deadline)s, %(state)s,
-        CASE WHEN %(at_once)s THEN now() END, CASE WHEN %(at_once)s THEN 1 ELSE 0 END
+        CASE WHEN %(announced)s THEN now() END, %(announced)s::int, %(claims)s, %(claims)s,
+        now() + make_interval(secs => %(lease)s)
     )
 )
 INSERT INTO outbox (tenant, id, subject, data, keep)
 SELECT %(tenant)s, %(id)s || '.1', 'jobs.' || %(kind)s,
     jsonb_build_object('tenant', %(tenant)s::text, 'job_id', %(id)s::text), false
-WHERE %(at_once)s AND NOT %(here)s
+WHERE %(announced)s
 """
 
 _COMPLETE = """
 UPDATE jobs SET state = 'SUCCEEDED', lease_until = NULL, finished_at = now()
-WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING'
+WHERE tenant = %s AND id = %s AND fence = %s AND state = 'RUNNING' RETURNING id
 """
 
 _CANCEL = """
@@ -84,9 +85,11 @@ class FenceLost(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What a worker needs to know of how its handler got on."""
+    """What a worker needs to know of how its handler got on, and the handler of how its job was accepted."""
 
     completed: bool = False
+    # What whoever accepted the job hands its handler in memory; None where it was claimed from the table.
+    known: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,13 @@ class Job:
     progress: Progress = field(default_factory=Progress, compare=False, repr=False)
 
 
+class Accepted(NamedTuple):
+    """A job's id, and its first claim where a worker of this process begins it as soon as it is committed."""
+
+    job_id: str
+    claim: Job | None
+
+
 class Handler(Protocol):
     """Does one kind of job, at least once and in the end with one effect."""
 
@@ -127,46 +137,79 @@ async def enqueue(
     max_attempts: int = 8,
     deadline: datetime | None = None,
     parked: bool = False,
-) -> str:
-    """Accept a job in the caller's transaction, under the caller's identity; returns its id.
+) -> Accepted:
+    """Accept a job in the caller's transaction, under the caller's identity.
 
     `payload` holds ids, not content; `subject_id` is the resource worked for; `delay` is in seconds. Once the
     transaction commits the job will be done or dead-lettered, whatever dies meanwhile; `parked` it waits for `unpark`
     first. Raises ValueError for a kind that cannot be part of a subject.
     """
     check_name(kind)
-    caller, job_id = identity.current(), new_id()
-    at_once = not parked and delay == 0
-    here = at_once and taken_here(connection)
+    caller, at_once = identity.current(), not parked and delay == 0
+    job = Job(
+        id=new_id(),
+        tenant=caller.tenant,
+        principal=caller.principal,
+        request_id=caller.request_id,
+        kind=kind,
+        payload=dict(payload),
+        attempt=1,
+        fence=1,
+        max_attempts=max_attempts,
+        subject_id=subject_id,
+        deadline=deadline,
+        traceparent=traces.current_traceparent(),
+    )
+    taker = _reserved(connection, job) if at_once else None
+    announced = at_once and not taker
     await connection.execute(
         _ENQUEUE,
         {
-            "tenant": caller.tenant,
-            "id": job_id,
+            "tenant": job.tenant,
+            "id": job.id,
             "kind": kind,
             "subject_id": subject_id,
-            "principal": caller.principal,
-            "request_id": caller.request_id,
-            "traceparent": traces.current_traceparent(),
-            "payload": Jsonb(dict(payload)),
+            "principal": job.principal,
+            "request_id": job.request_id,
+            "traceparent": job.traceparent,
+            "payload": Jsonb(job.payload),
             "priority": priority,
             "max_attempts": max_attempts,
             "delay": float(delay),
             "deadline": deadline,
-            "state": "PARKED" if parked else "QUEUED",
-            "at_once": at_once,
-            "here": here,
+            "state": "PARKED" if parked else "RUNNING" if taker else "QUEUED",
+            "claims": 1 if taker else 0,
+            "lease": taker.lease if taker else None,
+            "announced": announced,
         },
     )
-    if not here:
+    if announced:
         touch(connection, OUTBOX)
-    return job_id
+    return Accepted(job.id, job if taker else None)
+
+
+def _reserved(connection: AsyncConnection[Row], job: Job) -> Taker | None:
+    """Who begins it as soon as it is committed, if anybody does."""
+    taker = taker_of(connection)
+    if taker is None or not taker.reserve():
+        return None
+    afterwards(connection, lambda committed: taker.take(job if committed else None))
+    return taker
 
 
 async def complete(connection: AsyncConnection[Row], job: Job) -> None:
     """Mark the job done, in the transaction of its effect; raises FenceLost, which undoes the effect."""
-    cursor = await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
-    if cursor.rowcount != 1:
+    await confirm(await completion(connection, job), job)
+
+
+async def completion(connection: AsyncConnection[Row], job: Job) -> AsyncCursor[Row]:
+    """The first half of `complete`: in a pipeline more may be sent before `confirm` waits."""
+    return await connection.execute(_COMPLETE, [job.tenant, job.id, job.fence])
+
+
+async def confirm(completed: AsyncCursor[Row], job: Job) -> None:
+    """The other half."""
+    if await completed.fetchone() is None:
         raise FenceLost(job.id)
     job.progress.completed = True
 

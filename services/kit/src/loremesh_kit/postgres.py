@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, LiteralString, Protocol, TypeVar
 
 import structlog
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, AsyncTransaction, OperationalError
 from psycopg.errors import QueryCanceled
+from psycopg.pq import PipelineStatus
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Literal
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -32,35 +33,64 @@ _log = structlog.get_logger(__name__)
 class Taker(Protocol):
     """Whoever does jobs in this process."""
 
-    def room(self) -> int:
-        """How many more it could begin now."""
+    @property
+    def lease(self) -> float:
+        """How many seconds a job is its own without a word from it."""
         ...
 
-    def take(self, jobs: int) -> None:
-        """So many were committed for it."""
+    def reserve(self) -> bool:
+        """Whether it begins one more job as soon as that is committed; if so, `take` follows."""
+        ...
+
+    def take(self, job: Any | None) -> None:
+        """The job was committed as its own; None: it was not."""
         ...
 
 
 class Connection(AsyncConnection[Row]):
-    """A connection that remembers what its transaction touched, to tell listeners after the commit."""
+    """A connection that remembers what is to be done once its transaction has ended."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As psycopg calls it."""
         super().__init__(*args, **kwargs)
         self.topics: set[str] = set()
         self.taker: Taker | None = None
-        # Jobs of this transaction that the taker is to begin once it commits.
-        self.taken = 0
+        self.afterwards: list[Callable[[bool], None]] = []
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[AsyncTransaction]:
+        """As psycopg's; what is to be done after what is undone is told so."""
+        before = len(self.afterwards)
+        try:
+            async with super().transaction(savepoint_name, force_rollback) as transaction:
+                yield transaction
+        except BaseException:
+            undone, self.afterwards = self.afterwards[before:], self.afterwards[:before]
+            _tell_ended(undone, committed=False)
+            raise
 
 
-def taken_here(connection: AsyncConnection[Row]) -> bool:
-    """Whether a job of this transaction is begun in this process once it commits: nobody has to be told of it then."""
-    if not isinstance(connection, Connection) or connection.taker is None:
-        return False
-    if connection.taker.room() <= connection.taken:
-        return False
-    connection.taken += 1
-    return True
+@asynccontextmanager
+async def together(connection: AsyncConnection[Row]) -> AsyncIterator[None]:
+    """Inside, statements go out together, and only what is fetched is waited for, and the end."""
+    if connection.pgconn.pipeline_status is not PipelineStatus.OFF:
+        yield
+        return
+    async with connection.pipeline():
+        yield
+
+
+def afterwards(connection: AsyncConnection[Row], callback: Callable[[bool], None]) -> None:
+    """Call back once this transaction has ended, with whether it was committed; in doubt it counts as not."""
+    if isinstance(connection, Connection):
+        connection.afterwards.append(callback)
+
+
+def taker_of(connection: AsyncConnection[Row]) -> Taker | None:
+    """Who does jobs in this process; None in one without a worker."""
+    return connection.taker if isinstance(connection, Connection) else None
 
 
 def touch(connection: AsyncConnection[Row], topic: str) -> None:
@@ -96,7 +126,7 @@ class Database:
         self._listeners.append(listener)
 
     def attach(self, taker: Taker) -> Callable[[], None]:
-        """Have jobs enqueued in this process begun by `taker` while it has room, until what this returns is called."""
+        """Have jobs accepted in this process begun by `taker` where it can, until what this returns is called."""
         self._taker = taker
 
         def detach() -> None:
@@ -125,6 +155,21 @@ class Database:
             with _translated():
                 async with outer.transaction():
                     yield outer
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncConnection[Row]]:
+        """A transaction of the caller's tenant whose statements go out together, its begin and its commit with them.
+
+        Only what is fetched is waited for: a statement's failure shows at the next fetch, or at the end, and undoes it
+        all. Raises as `transaction` does; a connection that broke before it began is not replaced by another.
+        """
+        tenant = _one_tenant(None)
+        if self._outer(tenant) is not None:
+            async with self.transaction(tenant) as outer, together(outer):
+                yield outer
+        else:
+            async with self._transaction(tenant, piped=True) as connection:
+                yield connection
 
     @asynccontextmanager
     async def joined_transaction(self) -> AsyncIterator[AsyncConnection[Row]]:
@@ -197,14 +242,27 @@ class Database:
         return joined.connection
 
     @asynccontextmanager
-    async def _transaction(self, tenant: str) -> AsyncIterator[Connection]:
-        opening = SQL("BEGIN; SELECT {}").format(_scope(tenant))
-
+    async def _transaction(self, tenant: str, *, piped: bool = False) -> AsyncIterator[Connection]:
         async def begin(connection: Connection) -> None:
-            await connection.execute(opening, prepare=False)
+            await connection.execute(SQL("BEGIN; SELECT {}").format(_scope(tenant)), prepare=False)
 
-        async with self._connection(begin) as (connection, _):
-            yield connection
+        if not piped:
+            async with self._connection(begin) as (connection, _):
+                yield connection
+            return
+        async with self._connection(_nothing) as (connection, _):
+            try:
+                async with connection.pipeline():
+                    await connection.execute("BEGIN")
+                    await connection.execute(SQL("SELECT {}").format(_scope(tenant)), prepare=False)
+                    yield connection
+                    await connection.execute("COMMIT")
+            except QueryCanceled:
+                raise
+            except OperationalError:
+                # So that whoever is told so and tries again finds no other that broke, too.
+                await self._pool.check()
+                raise
 
     async def _fetch(
         self, tenant: str, query: LiteralString, parameters: Parameters, *, lasting: bool = True
@@ -232,14 +290,17 @@ class Database:
         """Yield a connection and what `first` made of it; commit, give it back, then tell the listeners."""
         with _translated():
             connection, result = await self._begin(first)
+            committed = False
             try:
                 async with connection:
                     yield connection, result
-                topics, taker, taken = tuple(connection.topics), connection.taker, connection.taken
+                committed = True
             finally:
-                await self._pool.putconn(connection)
-        if taker is not None and taken:
-            taker.take(taken)
+                topics, ended = tuple(connection.topics), connection.afterwards
+                try:
+                    await self._pool.putconn(connection)
+                finally:
+                    _tell_ended(ended, committed=committed)
         for topic in topics:
             self.tell(topic)
 
@@ -257,12 +318,21 @@ class Database:
     async def _begin_once(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         connection = await self._pool.getconn(timeout=deadline.within(_ACQUIRE_SECONDS))
         connection.topics.clear()
-        connection.taker, connection.taken = self._taker, 0
+        connection.taker, connection.afterwards = self._taker, []
         try:
             return connection, await first(connection)
         except BaseException:
             await self._pool.putconn(connection)
             raise
+
+
+def _tell_ended(callbacks: Sequence[Callable[[bool], None]], *, committed: bool) -> None:
+    for callback in callbacks:
+        callback(committed)
+
+
+async def _nothing(_: Connection) -> None:
+    """Begin with nothing."""
 
 
 def _one_tenant(tenant: str | None) -> str:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 
 import structlog
@@ -69,20 +70,39 @@ class JobWorker:
             durable=JOBS_CONSUMER,
             subjects=[subject(service, "jobs.>")],
         )
+        self._group: asyncio.TaskGroup | None = None
+        self._context = Context()
         self._in_hand: dict[asyncio.Task[None], Job] = {}
         self._slot_free = asyncio.Event()
-        # Jobs that this process committed for this worker, and it has not claimed.
-        self._promised = 0
-        self._promise = asyncio.Event()
+        # Of transactions of this process under way, each a job to be begun.
+        self._reserved = 0
+        # Whether nobody waited when this worker looked last, and it has had room since.
+        self._idle = False
 
-    def room(self) -> int:
+    @property
+    def lease(self) -> float:
         """See postgres.Taker."""
-        return self._concurrency - len(self._in_hand) - self._promised
+        return self._leases.seconds
 
-    def take(self, jobs: int) -> None:
+    def reserve(self) -> bool:
+        """See postgres.Taker. Whoever waits comes first: in the order of tenants and priorities, which claims keep."""
+        if self._room() <= 0:
+            self._idle = False
+        if self._idle:
+            self._reserved += 1
+        return self._idle
+
+    def take(self, job: Job | None) -> None:
         """See postgres.Taker."""
-        self._promised += jobs
-        self._promise.set()
+        self._reserved -= 1
+        if job is None:
+            self._slot_free.set()
+        elif self._group is not None:
+            self._begin([job], self._group)
+        # Else it was committed while this worker went: its lease runs out.
+
+    def _room(self) -> int:
+        return self._concurrency - len(self._in_hand) - self._reserved
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then finish what is in hand within the grace period and hand back the rest."""
@@ -90,49 +110,43 @@ class JobWorker:
         async with asyncio.TaskGroup() as group:
             group.create_task(repeat(lambda: self._heartbeats(finished), stop=finished, name="job heartbeat"))
             group.create_task(self._sweeper.run(stop))
-            group.create_task(repeat(lambda: self._keep_promises(group, stop), stop=stop, name="job claim"))
+            self._group, self._context = group, copy_context()
             detach = self._database.attach(self)
             try:
                 await repeat(lambda: self._fetch(group, stop), stop=stop, name="job fetch")
             finally:
                 detach()
             await self._stop_working()
+            self._group = None
             finished.set()
 
     async def _fetch(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Take as many messages as there are free slots, claim a job for each in one statement, and start them."""
-        free = self.room()
+        free = self._room()
         if free <= 0:
             self._slot_free.clear()
             await unless(stop, self._slot_free.wait())
             return
         messages = await unless(stop, self._consumer.take(free))
         if not messages:
+            self._idle = not stop.is_set()
             return
+        # One more than was told of, where there is room, to see whether that was all.
+        wanted = min(free, len(messages) + 1)
         try:
-            jobs = await self._leases.claim(len(messages))
+            jobs = await self._leases.claim(wanted)
         except ServiceError:
             for message in messages:
                 await message.nak(_NAK_SECONDS)
             raise
+        self._idle = len(jobs) < wanted
         self._begin(jobs, group)
         await self._answer(messages, claimed=len(jobs))
 
-    async def _keep_promises(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
-        """Claim what this process committed for this worker, without waiting to be told of it by the broker."""
-        await unless(stop, self._promise.wait())
-        self._promise.clear()
-        if (promised := self._promised) and not stop.is_set():
-            try:
-                jobs = await self._leases.claim(promised)
-            finally:
-                # Should this fail they are found as those whose message was lost.
-                self._promised -= promised
-            self._begin(jobs, group)
-
     def _begin(self, jobs: Sequence[Job], group: asyncio.TaskGroup) -> None:
         for job in jobs:
-            task = group.create_task(self._work(job), name=f"job {job.kind} {job.id}")
+            # Not in the context of whoever accepted it: neither their deadline nor their identity is its own.
+            task = group.create_task(self._work(job), name=f"job {job.kind} {job.id}", context=self._context.copy())
             self._in_hand[task] = job
             task.add_done_callback(self._let_go)
         metrics.JOBS_IN_HAND.set(len(self._in_hand))
@@ -243,6 +257,9 @@ class JobWorker:
     async def _stop_working(self) -> None:
         with suppress(ServiceError):
             await self._consumer.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await self._reservations_end()
         if self._in_hand:
             await asyncio.wait(self._in_hand, timeout=self._grace)
         late = dict(self._in_hand)
@@ -253,6 +270,11 @@ class JobWorker:
             with suppress(ServiceError):
                 await self._leases.hand_back(late.values())
             _log.info("jobs handed back", jobs=len(late))
+
+    async def _reservations_end(self) -> None:
+        while self._reserved:
+            self._slot_free.clear()
+            await self._slot_free.wait()
 
 
 @contextmanager

@@ -335,6 +335,7 @@ class CreateTaskRequest(_message.Message):
     MEMORY_RUN_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     UNTRUSTED_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Its id, made by the caller: letters, digits, `.`, `-` and `_`, at most 128."""
     root_run_id: _builtins.str
@@ -387,6 +388,10 @@ class CreateTaskRequest(_message.Message):
     def review(self) -> Global___OutputReview:
         """Whether a human accepts the output first."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long its end is waited for at most; unset means not at all. Not part of what makes two requests the same."""
+
     def __init__(
         self,
         *,
@@ -407,10 +412,11 @@ class CreateTaskRequest(_message.Message):
         memory_run_id: _builtins.str = ...,
         priority: _builtins.int = ...,
         untrusted: _builtins.bool = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "invocation", b"invocation", "limits", b"limits", "reference", b"reference", "response_schema", b"response_schema", "review", b"review", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "invocation", b"invocation", "limits", b"limits", "reference", b"reference", "response_schema", b"response_schema", "review", b"review", "wait", b"wait", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "coworkers", b"coworkers", "invocation", b"invocation", "limits", b"limits", "memory_agent_id", b"memory_agent_id", "memory_run_id", b"memory_run_id", "message", b"message", "name", b"name", "priority", b"priority", "reference", b"reference", "replace_tools", b"replace_tools", "response_schema", b"response_schema", "review", b"review", "root_run_id", b"root_run_id", "task_id", b"task_id", "tools", b"tools", "untrusted", b"untrusted", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "coworkers", b"coworkers", "invocation", b"invocation", "limits", b"limits", "memory_agent_id", b"memory_agent_id", "memory_run_id", b"memory_run_id", "message", b"message", "name", b"name", "priority", b"priority", "reference", b"reference", "replace_tools", b"replace_tools", "response_schema", b"response_schema", "review", b"review", "root_run_id", b"root_run_id", "task_id", b"task_id", "tools", b"tools", "untrusted", b"untrusted", "wait", b"wait", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_worker: _TypeAlias = _typing.Literal["agent", "reference", "invocation"]  # noqa: Y015
     _WhichOneofArgType_worker: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015

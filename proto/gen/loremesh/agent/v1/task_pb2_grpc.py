@@ -64,7 +64,8 @@ class TaskServiceServicer:
     """
 
     def CreateTask(self, request, context):
-        """Accepts a task. Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
+        """Accepts a task, and waits for its end for as long as `wait` says: an end that this answers with no fact tells of.
+        Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
         clients start. Reasons: QUEUE_FULL, AGENT_NOT_FOUND, AGENT_REVISION_NOT_FOUND, AGENT_INVALID and those of its
         violations, TOOL_NOT_FOUND, TOOL_ARGUMENTS_INVALID, MESSAGE_TOO_LONG, IDEMPOTENCY_CONFLICT.
         """

@@ -19,7 +19,8 @@ class TaskServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_task_pb2.CreateTaskRequest, _task_pb2.AgentTask]
-    """Accepts a task. Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
+    """Accepts a task, and waits for its end for as long as `wait` says: an end that this answers with no fact tells of.
+    Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
     clients start. Reasons: QUEUE_FULL, AGENT_NOT_FOUND, AGENT_REVISION_NOT_FOUND, AGENT_INVALID and those of its
     violations, TOOL_NOT_FOUND, TOOL_ARGUMENTS_INVALID, MESSAGE_TOO_LONG, IDEMPOTENCY_CONFLICT.
     """
@@ -47,7 +48,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.CreateTaskRequest,
         context: _aio.ServicerContext[_task_pb2.CreateTaskRequest, _abc.Awaitable[_task_pb2.AgentTask]],
     ) -> _abc.Awaitable[_task_pb2.AgentTask]:
-        """Accepts a task. Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
+        """Accepts a task, and waits for its end for as long as `wait` says: an end that this answers with no fact tells of.
+        Idempotent by `task_id`: the same again is the same task. No HTTP rule: crews and flows are what
         clients start. Reasons: QUEUE_FULL, AGENT_NOT_FOUND, AGENT_REVISION_NOT_FOUND, AGENT_INVALID and those of its
         violations, TOOL_NOT_FOUND, TOOL_ARGUMENTS_INVALID, MESSAGE_TOO_LONG, IDEMPOTENCY_CONFLICT.
         """

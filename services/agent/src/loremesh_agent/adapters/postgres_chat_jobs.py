@@ -147,7 +147,7 @@ class PostgresChatJobs:
 
     async def create(self, turn: NewTurn, request: bytes, *, busy: BusyPolicy, again: bool) -> tuple[str, str]:
         """See ports.ChatJobStore."""
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             before = await _before(connection, turn.claim, again=again)
             if before:
                 return before
@@ -156,7 +156,7 @@ class PostgresChatJobs:
             if busy is BusyPolicy.INTERRUPT and turn.conversation_id:
                 await _interrupt(connection, turn.conversation_id)
             waits = busy is BusyPolicy.QUEUE and await _is_held(connection, conversation_id)
-            job_id = await jobs.enqueue(
+            job_id, _ = await jobs.enqueue(
                 connection,
                 kind=KIND,
                 payload={},

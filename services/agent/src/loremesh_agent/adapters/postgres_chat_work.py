@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from loremesh_kit import eventlog
+from loremesh_kit import eventlog, jobs
 from loremesh_kit.errors import ServiceError
-from loremesh_kit.jobs import FenceLost, Job, complete
+from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.types.json import Jsonb
@@ -37,10 +37,9 @@ RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, 
     extract(epoch FROM now() - begin_time - waited)::float8 AS worked_seconds
 """
 
-END = """
+_END = """
 UPDATE chat_jobs SET status = %(state)s, finish_time = now(), record = coalesce(%(record)s, record)
 WHERE id = %(id)s AND finish_time IS NULL
-RETURNING task_id
 """
 
 
@@ -52,12 +51,13 @@ class PostgresChatWork:
 
     async def begin(self, job: Job) -> AskedInBackground:
         """See ports.ChatWork."""
-        async with self._database.transaction() as connection:
-            async with connection.pipeline():
-                ours = await held(connection, job)
-                begun = await connection.execute(_BEGIN, {"id": job.id})
-                await confirm(ours, job)
-                row = await begun.fetchone()
+        if isinstance(job.progress.known, AskedInBackground):
+            return job.progress.known
+        async with self._database.pipeline() as connection:
+            ours = await held(connection, job)
+            begun = await connection.execute(_BEGIN, {"id": job.id})
+            await confirm(ours, job)
+            row = await begun.fetchone()
             if row is None:
                 raise ConversationNotFound(job.subject_id)
             if row["state"] != "IN_PROGRESS":
@@ -88,20 +88,23 @@ class PostgresChatWork:
 
     async def tell(self, job: Job, happened: Sequence[Payload], *, answer_id: str, attempt: int) -> None:
         """See ports.ChatWork."""
-        async with self._database.transaction() as connection:
-            await check(connection, job)
+        async with self._database.pipeline() as connection:
+            ours = await held(connection, job)
             await append(connection, job, happened, answer_id=answer_id, attempt=attempt)
+            await confirm(ours, job)
 
     async def finish(
         self, job: Job, happened: Sequence[Payload], finished: FinishedTurn, *, answer_id: str, attempt: int
     ) -> None:
         """See ports.ChatWork."""
-        async with self._database.transaction() as connection:
-            await complete(connection, job)
+        async with self._database.pipeline() as connection:
+            completed = await jobs.completion(connection, job)
             await append(connection, job, happened, answer_id=answer_id, attempt=attempt)
             record = Jsonb(finished.record) if finished.record else None
-            await connection.execute(END, {"id": job.id, "state": finished.state, "record": record})
-            if not await write_end(connection, answer_id, finished):
+            await connection.execute(_END, {"id": job.id, "state": finished.state, "record": record})
+            is_kept = await write_end(connection, answer_id, finished)
+            await jobs.confirm(completed, job)
+            if not is_kept:
                 raise FenceLost(job.id)
 
     async def give_up(self, connection: AsyncConnection[Row], job: Job, error: ServiceError) -> None:

@@ -1,9 +1,10 @@
 """Runs in Postgres, as their workers write them: every transaction begins by asking whether the job is theirs."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from loremesh_kit import jobs
-from loremesh_kit.jobs import FenceLost, Job, complete
+from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 from psycopg.errors import ForeignKeyViolation
@@ -11,17 +12,25 @@ from psycopg.types.json import Jsonb
 
 from loremesh_agent.adapters import postgres_approvals, postgres_delegations, postgres_steps, task_facts
 from loremesh_agent.adapters.postgres_chat_jobs import go_on_with_next
-from loremesh_agent.adapters.postgres_chat_work import END, append, check, confirm, held
+from loremesh_agent.adapters.postgres_chat_work import append, check, confirm, held
 from loremesh_agent.adapters.postgres_quotations import forget_steps
 from loremesh_agent.adapters.postgres_turns import write_end
+from loremesh_agent.adapters.task_callers import WaitingCallers
 from loremesh_agent.domain.approvals import State as ApprovalState
 from loremesh_agent.domain.budgets import NOTHING, added
-from loremesh_agent.domain.events import Waiting
+from loremesh_agent.domain.chat_jobs import ChatJob, Status
+from loremesh_agent.domain.events import Answer, FinishReason, Waiting
 from loremesh_agent.domain.steps import Change, Step, StepKind, StepState
 from loremesh_agent.ports import Asking, FinishedTurn, Recorded, WaitingFor
 
 _KEEP = """
 UPDATE chat_jobs SET usage = coalesce(%(usage)s, usage), record = coalesce(%(record)s, record) WHERE id = %(id)s
+"""
+
+_FINISH = """
+UPDATE chat_jobs SET
+    usage = coalesce(%(usage)s, usage), record = coalesce(%(record)s, record), status = %(state)s, finish_time = now()
+WHERE id = %(id)s AND finish_time IS NULL RETURNING task_id, answer_id, agent_id, attempt, create_time, finish_time
 """
 
 _WAIT = """
@@ -59,9 +68,15 @@ class _DecidedMeanwhile(Exception):
 class PostgresRuns:
     """The tables `steps` and `spending`; see ports.RunWork."""
 
-    def __init__(self, *, database: Database, allowance: Allowance) -> None:
+    def __init__(self, *, database: Database, allowance: Allowance, callers: WaitingCallers) -> None:
         self._database = database
         self._allowance = allowance
+        self._callers = callers
+
+    @property
+    def reserves(self) -> bool:
+        """See ports.RunWork."""
+        return self._allowance != Allowance()
 
     async def recorded(self, job: Job) -> Recorded:
         """See ports.RunWork."""
@@ -76,9 +91,9 @@ class PostgresRuns:
     async def commit(self, job: Job, change: Change, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
         try:
-            async with self._database.transaction() as connection, connection.pipeline():
+            async with self._database.pipeline() as connection:
                 ours = await held(connection, job)
-                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                await self._keep(connection, job, change, answer_id=answer_id, attempt=attempt)
                 await confirm(ours, job)
         except ForeignKeyViolation:
             # Its conversation was deleted, and the job with it.
@@ -91,7 +106,7 @@ class PostgresRuns:
                 # First: whoever decides or delivers at this moment waits for us, or we see what came of it.
                 await jobs.park(connection, job)
                 await _check_pending(connection, job)
-                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+                await self._keep(connection, job, change, answer_id=answer_id, attempt=attempt)
                 await postgres_delegations.hand_on(connection, job.id, waiting.delegations)
                 for each in waiting.questions:
                     await _ask(connection, job, each)
@@ -110,20 +125,23 @@ class PostgresRuns:
 
     async def finish(self, job: Job, change: Change, finished: FinishedTurn, *, answer_id: str, attempt: int) -> None:
         """See ports.RunWork."""
-        async with self._database.transaction() as connection:
-            await complete(connection, job)
-            async with connection.pipeline():
-                await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
-                ended = await connection.execute(END, {"id": job.id, "state": finished.state, "record": None})
+        async with self._database.pipeline() as connection:
+            completed = await jobs.completion(connection, job)
+            await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+            await forget_steps(connection, job.id, answer_id)
+            ended = await connection.execute(_FINISH, {**_kept(job, change), "state": finished.state})
+            is_kept = await write_end(connection, answer_id, finished)
+            await jobs.confirm(completed, job)
+            if not is_kept:
+                raise FenceLost(job.id)
+            row = await ended.fetchone() or {"task_id": None}
+            if job.progress.known is None:
+                # A run of one attempt that never waited has asked nobody.
                 await postgres_approvals.cancel_of_run(connection, job.id)
-                if not await write_end(connection, answer_id, finished):
-                    raise FenceLost(job.id)
-                row = await ended.fetchone()
-                task_id = row["task_id"] if row else None
-                await forget_steps(connection, job.id, answer_id)
-                await task_facts.tell(connection, task_facts.FINISHED, task_id=task_id)
-            if task_id is None:
+            if row["task_id"] is None:
                 await go_on_with_next(connection, job.subject_id)
+            elif not self._callers.tells(connection, row["task_id"], _ended(job, row, finished)):
+                await task_facts.tell(connection, task_facts.FINISHED, task_id=row["task_id"])
 
     async def leave(self, job: Job, step: Step) -> None:
         """See ports.RunWork."""
@@ -137,6 +155,14 @@ class PostgresRuns:
             await postgres_steps.write(connection, job.id, [step])
             await postgres_steps.spend(connection, taken)
 
+    async def _keep(
+        self, connection: AsyncConnection[Row], job: Job, change: Change, *, answer_id: str, attempt: int
+    ) -> None:
+        """Of a run that goes on."""
+        if change.usage or change.record is not None:
+            await connection.execute(_KEEP, _kept(job, change))
+        await self._write(connection, job, change, answer_id=answer_id, attempt=attempt)
+
     async def _write(
         self, connection: AsyncConnection[Row], job: Job, change: Change, *, answer_id: str, attempt: int
     ) -> None:
@@ -149,14 +175,41 @@ class PostgresRuns:
                 )
         await postgres_steps.write(connection, job.id, change.steps)
         await postgres_steps.spend(connection, change.taken)
-        if change.usage or change.record is not None:
-            values = {
-                "id": job.id,
-                "usage": Jsonb(asdict(change.usage)) if change.usage else None,
-                "record": Jsonb(dict(change.record)) if change.record is not None else None,
-            }
-            await connection.execute(_KEEP, values)
         await append(connection, job, change.happened, answer_id=answer_id, attempt=attempt)
+
+
+def _kept(job: Job, change: Change) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "usage": Jsonb(asdict(change.usage)) if change.usage else None,
+        "record": Jsonb(dict(change.record)) if change.record is not None else None,
+    }
+
+
+def _ended(job: Job, row: Row, finished: FinishedTurn) -> ChatJob:
+    """The job as it reads once this is committed."""
+    answer = Answer(
+        text=finished.content,
+        run_id=job.id,
+        conversation_id=job.subject_id,
+        message_id=row["answer_id"],
+        finish_reason=finished.finish_reason or FinishReason.STOP,
+        grounded=finished.grounded,
+        sources=tuple(finished.sources),
+        usage=finished.usage,
+        model=finished.model,
+    )
+    return ChatJob(
+        id=job.id,
+        status=Status(finished.state),
+        conversation_id=job.subject_id,
+        attempt=row["attempt"],
+        create_time=row["create_time"],
+        finish_time=row["finish_time"],
+        answer=answer,
+        agent_id=row["agent_id"],
+        usage=finished.usage,
+    )
 
 
 async def _check_pending(connection: AsyncConnection[Row], job: Job) -> None:

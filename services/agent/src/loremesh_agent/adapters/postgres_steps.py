@@ -18,10 +18,11 @@ _COLUMNS = "number, kind, state, name, input, output, usage, idempotency_key, st
 _WRITE = """
 INSERT INTO steps (
     run_id, number, kind, state, name, input, output, usage, reserved_tokens, reserved_micros, idempotency_key,
-    finish_time
+    start_time, finish_time
 ) VALUES (
     %(run_id)s, %(number)s, %(kind)s, %(state)s, %(name)s, %(input)s, %(output)s, %(usage)s, %(reserved_tokens)s,
-    %(reserved_micros)s, %(idempotency_key)s, CASE WHEN %(state)s <> 'STARTED' THEN clock_timestamp() END
+    %(reserved_micros)s, %(idempotency_key)s,
+    clock_timestamp() - make_interval(secs => %(age)s), CASE WHEN %(state)s <> 'STARTED' THEN clock_timestamp() END
 )
 ON CONFLICT (tenant, run_id, number) DO UPDATE SET
     state = excluded.state, name = excluded.name, output = excluded.output, usage = excluded.usage,
@@ -106,6 +107,7 @@ def _row(run_id: str, step: Step) -> dict[str, Any]:
         "reserved_tokens": step.reserved.input_tokens + step.reserved.output_tokens,
         "reserved_micros": step.reserved.cost_micros,
         "idempotency_key": step.idempotency_key,
+        "age": step.age,
     }
 
 

@@ -24,7 +24,7 @@ from loremesh_agent.domain.events import Cancelled
 from loremesh_agent.domain.tasks import Task
 from loremesh_agent.domain.tools import Effect, Outcome
 from loremesh_agent.errors import QueueFull, TaskNotFound
-from loremesh_agent.ports import NewTask
+from loremesh_agent.ports import AskedInBackground, NewTask, NewTurn
 
 # All of it or nothing, in one round trip.
 _ACCEPT = """
@@ -49,8 +49,11 @@ WITH waiting AS (
     SELECT %(answer_id)s, %(conversation_id)s, 2, 'AGENT', '', 'IN_PROGRESS',
         clock_timestamp() + make_interval(secs => %(lease)s), %(run_id)s, %(agent_revision)s FROM task
 )
-INSERT INTO chat_jobs (id, conversation_id, question_id, answer_id, agent_id, request, seconds, task_id)
-SELECT %(run_id)s, %(conversation_id)s, %(question_id)s, %(answer_id)s, %(agent_id)s, %(request)s, %(seconds)s, id
+INSERT INTO chat_jobs (
+    id, conversation_id, question_id, answer_id, agent_id, request, seconds, task_id, status, attempt, begin_time
+)
+SELECT %(run_id)s, %(conversation_id)s, %(question_id)s, %(answer_id)s, %(agent_id)s, %(request)s, %(seconds)s, id,
+    CASE WHEN %(begun)s THEN 'RUNNING' ELSE 'QUEUED' END, %(begun)s::int, CASE WHEN %(begun)s THEN now() END
 FROM task
 RETURNING create_time
 """
@@ -88,7 +91,7 @@ class PostgresTasks:
     async def create(self, new: NewTask) -> Task:
         """See ports.TaskStore."""
         try:
-            async with self._database.transaction() as connection, connection.pipeline():
+            async with self._database.pipeline() as connection:
                 job = await self._accept(connection, new)
         except _NotMade:
             known = await self.known(new.order.task_id, request_hash=new.request_hash)
@@ -99,7 +102,7 @@ class PostgresTasks:
 
     async def _accept(self, connection: AsyncConnection[Row], new: NewTask) -> ChatJob:
         order, conversation_id = new.order, new_id()
-        run_id = await jobs.enqueue(
+        run_id, claim = await jobs.enqueue(
             connection,
             kind=KIND,
             payload={},
@@ -108,6 +111,21 @@ class PostgresTasks:
             max_attempts=MAX_ATTEMPTS,
             deadline=datetime.now(UTC) + timedelta(seconds=self._seconds),
         )
+        turn = NewTurn(
+            run_id=run_id,
+            question_id=new_id(),
+            answer_id=new_id(),
+            text=order.message,
+            agent_id=new.agent_id,
+            agent_revision=new.agent_revision,
+            conversation_id=conversation_id,
+            new_conversation_id=conversation_id,
+        )
+        if claim:
+            # As its worker would read it from what is written here.
+            claim.progress.known = AskedInBackground(
+                turn=turn, request=new.request, attempt=1, history=(), task_id=order.task_id, order=order
+            )
         parameters: dict[str, Any] = {
             "task_id": order.task_id,
             "run_id": run_id,
@@ -118,22 +136,23 @@ class PostgresTasks:
             "conversation_id": conversation_id,
             "agent_id": new.agent_id,
             "agent_revision": new.agent_revision,
-            "question_id": new_id(),
-            "answer_id": new_id(),
+            "question_id": turn.question_id,
+            "answer_id": turn.answer_id,
             "message": order.message,
             "request": new.request,
             "seconds": self._seconds,
             "limit": self._waiting_limit,
             "lease": self._seconds + LEASE_BEYOND_DEADLINE,
+            "begun": claim is not None,
         }
         row = await (await connection.execute(_ACCEPT, parameters)).fetchone()
         if row is None:
             raise _NotMade
         return ChatJob(
             id=run_id,
-            status=Status.QUEUED,
+            status=Status.RUNNING if claim else Status.QUEUED,
             conversation_id=conversation_id,
-            attempt=0,
+            attempt=1 if claim else 0,
             create_time=row["create_time"],
             agent_id=new.agent_id,
         )

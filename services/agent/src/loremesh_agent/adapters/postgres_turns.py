@@ -110,7 +110,7 @@ class PostgresTurns:
 
     async def begin(self, turn: NewTurn) -> Sequence[Exchange]:
         """See ports.TurnStore."""
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             if turn.claim:
                 await _claim(connection, turn, turn.claim)
             return await open_turn(connection, turn, lease=self._lease)
@@ -123,7 +123,7 @@ class PostgresTurns:
 
     async def finish(self, turn: NewTurn, finished: FinishedTurn) -> None:
         """See ports.TurnStore."""
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             is_kept = await write_end(connection, turn.answer_id, finished)
         if not is_kept:
             await self._say_lost(turn)

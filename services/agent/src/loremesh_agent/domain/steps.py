@@ -54,6 +54,8 @@ class Step:
     idempotency_key: str = ""
     start_time: datetime | None = None
     finish_time: datetime | None = None
+    # Seconds since it began, where that is not written yet.
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,13 @@ def record(agent: Agent, *, model: str, generations: Mapping[str, int]) -> Kept:
         "tool_schemas": {},
         "index_generations": dict(generations),
     }
+
+
+def joined(intended: Sequence[Step], came: Sequence[Step], *, age: float) -> list[Step]:
+    """Steps intended `age` seconds ago and not written since, as what came of some of them leaves them."""
+    outcome = {step.number: step for step in came}
+    whole = {step.number: replace(outcome.get(step.number, step), input=step.input, age=age) for step in intended}
+    return [*whole.values(), *(step for step in came if step.number not in whole)]
 
 
 def begun(state: loop.State) -> Kept:

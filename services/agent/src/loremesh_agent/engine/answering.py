@@ -71,7 +71,7 @@ class Answering:
 
     async def _do(self, job: Job, asked: AskedInBackground) -> None:
         """A task: always a run with a journal."""
-        order = self._read_order(asked.request)
+        order = asked.order or self._read_order(asked.request)
         agent = None
         if asked.record is None:
             agent = await self._orders.agent(order, revision=asked.turn.agent_revision)

@@ -142,8 +142,7 @@ class _Run:
                 break
             new = [each for each in wanted if isinstance(each, loop.AskModel | loop.CallTool)]
             new = [each for each in new if each.number not in self._in_flight]
-            if new or self._settled:
-                await self._commit([self._intent(each) for each in new])
+            await self._intend(new)
             for effect in new:
                 doing = self._ask_model(effect) if isinstance(effect, loop.AskModel) else self._call_tool(effect)
                 self._in_flight[effect.number] = group.create_task(doing)
@@ -181,6 +180,18 @@ class _Run:
 
     def _worked(self) -> float:
         return self._asked.worked_seconds + self._clock.seconds
+
+    async def _intend(self, new: Sequence[loop.AskModel | loop.CallTool]) -> None:
+        """Keep what came of what was done, and what is to be done next.
+
+        To have asked a model and not to know of it costs no more than asking again: where there is nothing else to
+        keep, and no budget of others to take from, that is not waited for.
+        """
+        intents = [self._intent(each) for each in new]
+        if self._settled or self._means.work.reserves or any(isinstance(each, loop.CallTool) for each in new):
+            await self._commit(intents)
+        elif intents:
+            self._telling.intend(self._change(intents))
 
     def _intent(self, effect: loop.AskModel | loop.CallTool | loop.HandOn) -> Step:
         if isinstance(effect, loop.AskModel):
@@ -331,7 +342,7 @@ class _Run:
         """Keep what was taken by a question to the model that nobody wants answered any more."""
         if not self._model.is_asking:
             return
-        left = self._model.left()
+        left = self._telling.left(self._model.left())
         try:
             await settle(lambda: self._means.work.leave(self._job, left))
         except (ServiceError, TimeoutError) as error:

@@ -19,7 +19,7 @@ from loremesh_agent.engine.orders import Orders
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.vetting import Vetting
 from loremesh_agent.errors import ToolNameClash, ToolNotFound
-from loremesh_agent.ports import DelegationStore, NewTask, TaskStore, Toolbox, Tools
+from loremesh_agent.ports import DelegationStore, NewTask, TaskCallers, TaskStore, Toolbox, Tools
 
 # An agent without faults has none for so long: a crew asks for the same ones again and again.
 _VETTED_SECONDS = 60.0
@@ -39,9 +39,11 @@ class Tasks:
         toolbox: Toolbox,
         tools: Tools,
         quoting: Quoting,
+        callers: TaskCallers,
         clock: Clock,
     ) -> None:
         self._store = store
+        self._callers = callers
         self._delegations = delegations
         self._orders = orders
         self._vetting = vetting
@@ -50,12 +52,14 @@ class Tasks:
         self._quoting = quoting
         self._vetted = _Vetted(clock)
 
-    async def create(self, order: TaskOrder, *, request: bytes, request_hash: bytes, worker_hash: bytes) -> Task:
+    async def create(
+        self, order: TaskOrder, *, request: bytes, request_hash: bytes, worker_hash: bytes, wait: float = 0.0
+    ) -> Task:
         """Accept a task; the same request again is the same task, whatever has become of its agent since.
 
-        `worker_hash` is the same for the same agents. Raises what is wrong with the agent, AgentNotFound,
-        AgentRevisionNotFound, ToolNotFound, ToolArgumentsInvalid, ToolNameClash, MessageTooLong, QueueFull,
-        IdempotencyConflict.
+        `worker_hash` is the same for the same agents, `wait` how many seconds its end is waited for. Raises what is
+        wrong with the agent, AgentNotFound, AgentRevisionNotFound, ToolNotFound, ToolArgumentsInvalid, ToolNameClash,
+        MessageTooLong, QueueFull, IdempotencyConflict.
         """
         try:
             agent = await self._checked(order, worker_hash)
@@ -71,7 +75,7 @@ class Tasks:
             agent_id=agent.id,
             agent_revision=agent.revision,
         )
-        return await self._shown(await self._store.create(new))
+        return await self._shown(await self._accepted(new, wait) if wait else await self._store.create(new))
 
     async def get(self, task_id: str) -> Task:
         """Raises TaskNotFound."""
@@ -85,6 +89,17 @@ class Tasks:
     async def deliver(self, task_id: str, delegation_id: str, delivered: Delivered) -> None:
         """Tell a task what came of work it handed on; raises TaskNotFound."""
         await self._delegations.deliver(task_id, delegation_id, delivered)
+
+    async def _accepted(self, new: NewTask, wait: float) -> Task:
+        """As TaskStore.create, and how it ended where it does soon."""
+        with self._callers.waiting(new.order.task_id) as call:
+            made = await self._store.create(new)
+            if made.job.finish_time:
+                return made
+            if ended := await call.wait(wait):
+                return replace(made, job=ended)
+        # Whoever ends it from here on tells it by a fact; who did before is seen.
+        return await self._store.get(new.order.task_id)
 
     async def _checked(self, order: TaskOrder, worker_hash: bytes) -> Agent:
         if order.invocation:

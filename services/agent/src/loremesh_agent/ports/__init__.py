@@ -58,6 +58,8 @@ from loremesh_agent.ports.runs import (
     NewTask,
     Recorded,
     RunWork,
+    TaskCall,
+    TaskCallers,
     TaskStore,
     WaitingFor,
 )
@@ -112,6 +114,8 @@ __all__ = [
     "Resolver",
     "RunWork",
     "Scope",
+    "TaskCall",
+    "TaskCallers",
     "TaskStore",
     "TextEmbedder",
     "Tool",

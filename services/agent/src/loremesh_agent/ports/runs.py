@@ -1,6 +1,7 @@
 """What keeps runs, tasks, and what humans and other agents are asked."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from loremesh_kit.pages import Position
 
 from loremesh_agent.domain.approvals import Alarm, Approval, Decision, NewApproval
 from loremesh_agent.domain.approvals import State as ApprovalState
+from loremesh_agent.domain.chat_jobs import ChatJob
 from loremesh_agent.domain.delegation import Delegation, Delivered
 from loremesh_agent.domain.steps import Change, Step
 from loremesh_agent.domain.tasks import Task, TaskOrder
@@ -24,6 +26,25 @@ class NewTask:
     request_hash: bytes
     agent_id: str = ""
     agent_revision: int = 0
+
+
+class TaskCall(Protocol):
+    """A caller who waits for the end of a task."""
+
+    async def wait(self, seconds: float) -> ChatJob | None:
+        """Its job with its answer, once it ended in this process; None where it did not within so many seconds.
+
+        A little longer where it is ending just then: who is told None will be told by a fact.
+        """
+        ...
+
+
+class TaskCallers(Protocol):
+    """Knows who waits in this process: an end that they are told of needs no fact."""
+
+    def waiting(self, task_id: str) -> AbstractContextManager[TaskCall]:
+        """Inside the block somebody waits for the end of a task of the caller's tenant."""
+        ...
 
 
 class TaskStore(Protocol):
@@ -78,6 +99,11 @@ class Recorded:
 
 class RunWork(Protocol):
     """The journal of a run, written by its worker; every method raises FenceLost once the job is not its own."""
+
+    @property
+    def reserves(self) -> bool:
+        """Whether what a model may take is to be kept before it is asked."""
+        ...
 
     async def recorded(self, job: Job) -> Recorded:
         """How the run stands."""

@@ -1,6 +1,7 @@
 """Tasks, as TaskService of the agent service does them."""
 
 from collections.abc import Awaitable, Collection
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -50,9 +51,10 @@ class AgentServiceTasks:
         self._tasks = TaskServiceStub(channel)
         self._memories = MemoryServiceStub(channel)
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
         """See ports.AgentTasks."""
         asked = task_protos.create(task_id, request, root_run_id=root_run_id)
+        asked.wait.FromTimedelta(timedelta(seconds=wait))
         try:
             task = await self._tasks.CreateTask(asked, timeout=_SECONDS)
         except aio.AioRpcError as error:

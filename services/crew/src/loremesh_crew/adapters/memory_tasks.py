@@ -30,8 +30,9 @@ class MemoryTasks:
     forgotten: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     created: int = 0
 
-    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str) -> TaskStanding:
+    async def create(self, task_id: str, request: TaskRequest, *, root_run_id: str, wait: float = 0.0) -> TaskStanding:
         """See ports.AgentTasks."""
+        del wait
         self.created += 1
         self._fail()
         if task_id not in self.standings:

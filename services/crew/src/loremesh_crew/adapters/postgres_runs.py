@@ -7,7 +7,7 @@ from typing import Any
 from loremesh_kit import eventlog, identity, jobs
 from loremesh_kit.eventlog import Entry
 from loremesh_kit.ids import new_id
-from loremesh_kit.postgres import Database, Row
+from loremesh_kit.postgres import Database, Row, together
 from psycopg import AsyncConnection
 
 from loremesh_crew.adapters.run_rows import FULL, record
@@ -154,7 +154,7 @@ class PostgresRuns:
             "last_seq": run.last_seq + len(entries),
             "finish_time": change.finish_time,
         }
-        async with connection.pipeline():
+        async with together(connection):
             await connection.execute(_UPDATE, values)
             await connection.execute(_REMEMBER, history)
             if change.ended:
@@ -166,7 +166,7 @@ class PostgresRuns:
 
     async def issue(self, connection: AsyncConnection[Row], run: RunRecord, due: Sequence[Due]) -> None:
         """See ports.RunStore."""
-        async with connection.pipeline():
+        async with together(connection):
             await self._issue(connection, run, due)
 
     async def _issue(self, connection: AsyncConnection[Row], run: RunRecord, due: Sequence[Due]) -> None:
@@ -175,7 +175,7 @@ class PostgresRuns:
             await connection.execute(_IN_FLIGHT, {"run_id": run.id, "principal": run.principal, "ids": begun})
         with _as_owner(run):
             for each in due:
-                await jobs.enqueue(
+                _, claim = await jobs.enqueue(
                     connection,
                     kind=_KINDS[type(each.command)],
                     payload=asdict(each.errand),
@@ -183,6 +183,8 @@ class PostgresRuns:
                     priority=each.command.request.priority if isinstance(each.command, StartTask) else 0,
                     delay=each.delay,
                 )
+                if claim:
+                    claim.progress.known = _known(run, each.command)
 
     async def forget_tasks(self, connection: AsyncConnection[Row], task_ids: Sequence[str]) -> None:
         """See ports.RunStore."""
@@ -202,7 +204,7 @@ class PostgresRuns:
 
     async def begun(self, connection: AsyncConnection[Row], task_id: str) -> bool:
         """See ports.RunStore."""
-        return (await connection.execute(_BEGUN, [task_id])).rowcount == 1
+        return await (await connection.execute(_BEGUN, [task_id])).fetchone() is not None
 
     async def cancelled(self, task_id: str) -> None:
         """See ports.RunStore."""
@@ -226,6 +228,13 @@ async def _conclude(connection: AsyncConnection[Row], change: Change) -> None:
             await jobs.enqueue(connection, kind=TELL_PARENT, payload=payload, subject_id=run.parent_run_id)
         if change.forgets:
             await jobs.enqueue(connection, kind=FORGET, payload={"run_id": run.id}, subject_id=run.id)
+
+
+def _known(run: RunRecord, command: Command) -> Command | WantedTask:
+    """What whoever carries it out would read of it."""
+    if isinstance(command, StartTask):
+        return WantedTask(command=command, root_run_id=run.pinned.root_run_id, wanted=True)
+    return command
 
 
 def _as_owner(run: RunRecord) -> Any:

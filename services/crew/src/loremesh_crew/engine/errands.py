@@ -34,13 +34,15 @@ from loremesh_crew.domain.machine import (
 from loremesh_crew.engine.hearing import news
 from loremesh_crew.engine.running import Running
 from loremesh_crew.errors import EngineVersionUnknown, RunNotFound, TaskRefused
-from loremesh_crew.ports import AgentTasks, Errand, NewRecord, RunRecord, RunStore, RunViews
+from loremesh_crew.ports import AgentTasks, Errand, NewRecord, RunRecord, RunStore, RunViews, WantedTask
 
 # What a child run is to be made of; raises a ServiceError that is not retryable where it cannot be.
 MakeChild = Callable[[RunRecord, StartChild], Awaitable[NewRecord]]
 _CANCEL = "cancel-task"
 # Given up, they may leave a task behind which nobody waits for.
 _MAY_LEAVE_A_TASK = frozenset({"start-task", "answer-delegation"})
+# A task that ends sooner is one transaction of its run, and no fact tells of it.
+_WAIT_SECONDS = 2.0
 _CANCELLED = TaskOutcome(status=TaskStatus.CANCELLED)
 _log = structlog.get_logger(__name__)
 _STEERS: Mapping[str, type[Event]] = {"cancel": CancelAsked, "pause": PauseAsked, "resume": ResumeAsked}
@@ -109,7 +111,7 @@ class Errands:
         return job.payload["run_id"], _instead(command, error, now=now)
 
     async def _start_task(self, job: Job) -> None:
-        task = await self._store.wanted(_errand(job))
+        task = await self._wanted(job)
         if task is None:
             await self._done(job)
             return
@@ -120,13 +122,15 @@ class Errands:
             await self._done(job)
             return
         try:
-            standing = await self._tasks.create(task_id, task.command.request, root_run_id=task.root_run_id)
+            standing = await self._tasks.create(
+                task_id, task.command.request, root_run_id=task.root_run_id, wait=_WAIT_SECONDS
+            )
         except TaskRefused as refusal:
             outcome = _failed(refusal.reason, refusal.message)
             ended = TaskEnded(time=now(), task_id=task_id, outcome=outcome)
             await self._running.apply(job.payload["run_id"], [ended], job=job)
             return
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             if events := news(standing, now=now()):
                 await self._running.apply_in(connection, job.payload["run_id"], events)
             # Also one that waits already: nobody would ask after it otherwise.
@@ -135,8 +139,16 @@ class Errands:
                 await self._tasks.cancel(task_id)
             await jobs.complete(connection, job)
 
+    async def _wanted(self, job: Job) -> WantedTask | None:
+        if isinstance(known := job.progress.known, WantedTask):
+            return known
+        return await self._store.wanted(_errand(job))
+
+    async def _command(self, job: Job) -> Command | None:
+        return job.progress.known or await self._store.command(_errand(job))
+
     async def _cancel_task(self, job: Job) -> None:
-        command = await self._store.command(_errand(job))
+        command = await self._command(job)
         if not isinstance(command, CancelTask | StartTask | AnswerDelegation):
             await self._done(job)
             return
@@ -152,7 +164,7 @@ class Errands:
         await self._running.apply(job.payload["run_id"], events, job=job)
 
     async def _answer(self, job: Job) -> None:
-        command = await self._store.command(_errand(job))
+        command = await self._command(job)
         if isinstance(command, AnswerDelegation):
             await self._tasks.answer(
                 command.task_id, command.delegation_id, output=command.output, reason=command.reason
@@ -160,7 +172,7 @@ class Errands:
         await self._done(job)
 
     async def _timer(self, job: Job) -> None:
-        command = await self._store.command(_errand(job))
+        command = await self._command(job)
         if not isinstance(command, StartTimer):
             await self._done(job)
             return
@@ -169,7 +181,7 @@ class Errands:
 
     async def _start_child(self, job: Job) -> None:
         errand = _errand(job)
-        command = await self._store.command(errand)
+        command = await self._command(job)
         if not isinstance(command, StartChild):
             await self._done(job)
             return
@@ -191,7 +203,7 @@ class Errands:
             await self._running.apply_in(connection, child_run_id, [PauseAsked(time=now)])
 
     async def _steer_child(self, job: Job) -> None:
-        command = await self._store.command(_errand(job))
+        command = await self._command(job)
         async with self._database.transaction() as connection:
             if isinstance(command, SteerChild):
                 await self._store.meet(connection, command.child_run_id)

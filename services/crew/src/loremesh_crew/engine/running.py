@@ -63,7 +63,7 @@ class Running:
 
         Nothing where there is no such run, or where they mean nothing to it. Raises FenceLost, which undoes it all.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.pipeline() as connection:
             await self.apply_in(connection, run_id, events)
             if job:
                 await jobs.complete(connection, job)

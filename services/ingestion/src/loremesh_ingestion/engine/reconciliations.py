@@ -70,6 +70,7 @@ class DailyReconciliation:
 
 
 async def _enqueue(connection: Connection, vector_store_id: str, *, repair: bool) -> str:
-    return await jobs.enqueue(
+    accepted = await jobs.enqueue(
         connection, kind=RECONCILE, subject_id=vector_store_id, payload={"repair": repair}, max_attempts=MAX_ATTEMPTS
     )
+    return accepted.job_id

@@ -9,9 +9,9 @@ from loremesh.agent.v1 import agent_pb2
 from loremesh.agent.v1 import task_pb2 as pb
 from loremesh_kit import schemas
 from loremesh_kit.errors import InvalidField
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.agent_protos import read_agent, read_name, read_schema, read_tool_use
 from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.definitions import AgentDefinition

@@ -14,8 +14,8 @@ from loremesh_kit import deadline
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, FilterInvalid, Overloaded
 from loremesh_kit.filters import And, Comparison, Exists, Filter, Membership, Not, Or
+from loremesh_kit.structs import plain
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.domain.passages import Found, Passage
 from loremesh_agent.errors import VectorStoreNotFound
 

@@ -18,8 +18,11 @@ PREFIX = "ERROR_REASON_"
 
 
 def classes(module: ModuleType) -> list[type[ServiceError]]:
+    """Those of the module, or of the package's modules."""
     members = (member for _, member in inspect.getmembers(module, inspect.isclass))
-    return [each for each in members if issubclass(each, ServiceError) and each.__module__ == module.__name__]
+    own = (each for each in members if f"{each.__module__}.".startswith(f"{module.__name__}."))
+    # Of what something is missing, only a service can say.
+    return [each for each in own if issubclass(each, ServiceError) and each is not kit.Missing]
 
 
 def errors_of(service: str) -> list[type[ServiceError]]:

@@ -100,4 +100,5 @@ def test_a_message_can_be_answered_in_the_background(http: httpx.Client, questio
     job = http.get(path).raise_for_status().json()
     assert job["status"] == f"CHAT_JOB_STATUS_{kind(events[-1]).upper()}"
     assert job["result"]["response"] == last["response"]
+    assert job["record"]["index_generations"] == {question["vector_store_ids"][0]: "1"}
     assert http.get("/api/v1/chat/jobs/nobodys").json()["details"][0]["reason"] == "CHAT_JOB_NOT_FOUND"

@@ -40,6 +40,9 @@ async def test_a_job_is_answered_kept_and_told_as_it_happens(mesh: Mesh) -> None
         assert job.result == events[-1].completed
         assert (job.result.response, job.result.run_id) == (ANSWER, made.job_id)
         assert text_of(events, 1) == ANSWER
+        assert (job.record.agent_id, job.record.model, dict(job.record.index_generations)) == (
+            "default", job.result.model, {"default": 1},
+        )  # fmt: skip
         assert job.expire_time.ToDatetime() - job.finish_time.ToDatetime() == timedelta(days=7)
         asked, said = await replica.messages(made.conversation_id)
         assert (asked.content, said.content, said.run_id) == (QUESTION, ANSWER, made.job_id)

@@ -83,6 +83,20 @@ async def test_a_run_calls_tools_and_answers_and_all_of_it_is_told_and_kept(mesh
     ]  # fmt: skip
 
 
+async def test_a_run_tells_which_generations_of_which_indexes_it_searched(mesh: Mesh) -> None:
+    async def searches(arguments: Any) -> ToolResult:
+        return ToolResult(content="found", generations={"other": 7} if arguments["x"] == "a" else {"default": 2})
+
+    give(mesh, CountingTool(answers=searches), top_k=3)
+    record = (await run(mesh, words("It is done.")))[1].record
+    assert dict(record.index_generations) == {"default": 1}
+    record = (await run(mesh, calls(("read", "a")), words("It is done.")))[1].record
+    assert dict(record.index_generations) == {"default": 1, "other": 7}
+    record = (await run(mesh, calls(("read", "a"), ("read", "b")), words("It is done.")))[1].record
+    assert dict(record.index_generations) == {"default": 2, "other": 7}
+    assert sorted(record.tool_schemas) == ["read"]
+
+
 async def test_chat_and_its_stream_are_the_run(mesh: Mesh) -> None:
     tool = CountingTool()
     give(mesh, tool)

@@ -25,7 +25,6 @@ from loremesh_agent.domain.addresses import exemptions
 from loremesh_agent.domain.html import readable
 from loremesh_agent.domain.passages import Found, Passage
 from loremesh_agent.domain.quoted import delimited
-from loremesh_agent.domain.schemas import check_schema
 from loremesh_agent.domain.tools import CallContext, Effect, ToolCall, ToolResult, ToolSpec, ToolUse
 from loremesh_agent.engine.tools import MAX_RESULT_BYTES, ToolDesk
 from loremesh_agent.errors import (
@@ -43,6 +42,7 @@ from loremesh_agent.ports import DocumentFacts, Extract, Fact, Recalled, Scope, 
 from loremesh_kit import deadline, filters
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, FilterInvalid
+from loremesh_kit.schemas import schema_problem
 from loremesh_kit.testing import caller
 
 from .conftest import make_agent, make_passage
@@ -70,7 +70,7 @@ class Index:
         self.asked.append((query, vector_store_id, top_k, filter_))
         if vector_store_id not in self.found:
             raise VectorStoreNotFound(vector_store_id)
-        return Found(passages=tuple(self.found[vector_store_id][:top_k]))
+        return Found(passages=tuple(self.found[vector_store_id][:top_k]), generations={vector_store_id: 3})
 
 
 class Texts:
@@ -309,7 +309,7 @@ async def test_the_built_in_tools_are_all_there_and_say_what_they_do(monkeypatch
     assert trusted == {"ask_human", "calculator", "current_time", "remember"}
     assert {name for name, spec in specs.items() if spec.effect is not Effect.READ_ONLY} == {"remember"}
     for spec in specs.values():
-        check_schema(spec.input_schema)
+        assert schema_problem(spec.input_schema) is None
         assert spec.input_schema["additionalProperties"] is False
         assert all(each["description"] for each in spec.input_schema["properties"].values())
         assert 50 < len(spec.description) <= 2000
@@ -326,6 +326,7 @@ async def test_search_asks_all_of_the_agent_s_stores_and_gives_the_best():
     result = await use(Search(index=index), query="stall", top_k=2)
     assert [each.title for each in result.passages] == ["Wings", "Lighthouse"]
     assert sorted(asked[1] for asked in index.asked) == ["default", "wings"]
+    assert result.generations == {"default": 3, "wings": 3}
     assert {asked[2] for asked in index.asked} == {2}
     assert result.content.index("Wings stall.") < result.content.index("lighthouse of Genoa")
     assert (
@@ -336,7 +337,8 @@ async def test_search_asks_all_of_the_agent_s_stores_and_gives_the_best():
 async def test_search_keeps_to_the_agent_s_stores():
     index = Index(default=[], wings=[make_passage()], secret=[make_passage()])
     assert (await use(Search(index=index), query="x", vector_store_id="wings")).passages
-    assert (await use(Search(index=index), query="x", vector_store_id="default")).content == "No passages were found."
+    nothing = await use(Search(index=index), query="x", vector_store_id="default")
+    assert (nothing.content, nothing.generations) == ("No passages were found.", {"default": 3})
     with pytest.raises(ToolFailed, match="'secret' is not one of your vector stores: default, wings"):
         await use(Search(index=index), query="x", vector_store_id="secret")
     assert [asked[1] for asked in index.asked] == ["wings", "default"]

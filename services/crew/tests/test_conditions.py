@@ -99,7 +99,7 @@ def test_a_pattern_that_would_take_long_is_not_decided() -> None:
     pattern = Condition(kind=ConditionKind.OUTPUT_MATCHES, text="a.{0,999}b.{0,900}Q")
     checked = check(pattern, NAMES, Seen(output="abxy" * 50_000))
     assert not checked.held
-    assert checked.error == "the output is too long for it"
+    assert checked.error == "the text is too long for it"
     assert held(Condition(kind=ConditionKind.OUTPUT_MATCHES, text="y$"), Seen(output="abxy" * 50_000))
 
 

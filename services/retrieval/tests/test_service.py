@@ -118,7 +118,10 @@ class Mesh:
         self.index = index_pb2_grpc.IndexServiceStub(channel)
 
     async def search(self, query="wing lift", **fields):
-        return (await self.retrieval.Search(retrieval_pb2.SearchRequest(query=query, **fields))).results
+        found = await self.retrieval.Search(retrieval_pb2.SearchRequest(query=query, **fields))
+        asked = fields.get("vector_store_id", "default"), fields.get("generation", 1)
+        assert (found.vector_store_id, found.generation) == asked
+        return found.results
 
     async def upsert(self, names=TEXTS, **fields):
         request = {"vector_store_id": "default", "embedding_model": MODEL, "dimension": EMBEDDER.dimension}

@@ -9,9 +9,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from loremesh.agent.v1 import agent_pb2 as pb
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.domain.definitions import (
     AgentDefinition,
     BusyPolicy,

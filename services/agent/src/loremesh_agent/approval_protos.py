@@ -5,9 +5,9 @@ from typing import Any
 
 from loremesh.agent.v1 import agent_pb2
 from loremesh.agent.v1 import approval_pb2 as pb
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.domain.approvals import Approval, Decision, Kind, State, Verdict
 from loremesh_agent.domain.tools import ExpiryPolicy
 from loremesh_agent.protos import struct, timestamp

@@ -12,10 +12,10 @@ from loremesh.agent.v1.conversation_pb2_grpc import ConversationServiceServicer
 from loremesh_kit import pages
 from loremesh_kit.errors import InvalidField, PageTokenInvalid
 from loremesh_kit.pages import Position
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
 from loremesh_agent import calls, protos
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.engine.conversations import ConversationEngine
 from loremesh_agent.engine.talking import Talking
 from loremesh_agent.ports import ConversationChange

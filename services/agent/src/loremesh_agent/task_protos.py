@@ -7,10 +7,11 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 from loremesh.agent.v1 import agent_pb2
 from loremesh.agent.v1 import task_pb2 as pb
+from loremesh_kit import schemas
 from loremesh_kit.errors import InvalidField
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.agent_protos import read_agent, read_name, read_schema, read_tool_use
 from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.definitions import AgentDefinition
@@ -19,7 +20,6 @@ from loremesh_agent.domain.events import Answer, FinishReason
 from loremesh_agent.domain.reviews import Review
 from loremesh_agent.domain.tasks import UNNAMED_AGENT, AgentReference, Invocation, Task, TaskOrder
 from loremesh_agent.domain.tools import ExpiryPolicy
-from loremesh_agent.domain.validation import MAX_SCHEMA_DEPTH, depth
 from loremesh_agent.errors import BudgetExhausted, MessageEmpty, RunCancelled, TaskTimeout
 from loremesh_agent.protos import read_limits, source, struct, timestamp, usage
 
@@ -115,7 +115,7 @@ def _object(text: str) -> Struct | None:
         return None
     try:
         value = json.loads(text, parse_constant=_refuse)
-        return struct(value) if isinstance(value, dict) and depth(value) <= MAX_SCHEMA_DEPTH else None
+        return struct(value) if isinstance(value, dict) and schemas.depth(value) <= schemas.MAX_DEPTH else None
     except (ValueError, OverflowError, RecursionError):
         return None
 

@@ -25,7 +25,7 @@ faults are words in its violations: `REASONS_OF_FAULTS`.
 
 from collections.abc import Sequence
 
-from loremesh_kit.errors import Code, FieldViolation, InvalidField, ServiceError
+from loremesh_kit.errors import Code, FieldViolation, InvalidField, Missing, ServiceError
 
 REASONS_OF_RUNS = frozenset(
     {
@@ -76,40 +76,25 @@ REASONS_OF_FAULTS = frozenset(
 )
 
 
-class Missing(ServiceError):
-    """There is none of this id."""
-
-    code = Code.NOT_FOUND
-    kind = ""
-    field_name = ""
-
-    def __init__(self, id_: str) -> None:
-        super().__init__(
-            f"There is no {self.kind.lower()} {id_!r}.",
-            metadata={self.field_name: id_},
-            resource=(f"loremesh.crew.v1.{self.kind}", id_),
-        )
-
-
 class CrewNotFound(Missing):
     """No crew has this id."""
 
     reason = "CREW_NOT_FOUND"
-    kind, field_name = "Crew", "crew_id"
+    what, key, type = "crew", "crew_id", "loremesh.crew.v1.Crew"
 
 
 class FlowNotFound(Missing):
     """No flow has this id."""
 
     reason = "FLOW_NOT_FOUND"
-    kind, field_name = "Flow", "flow_id"
+    what, key, type = "flow", "flow_id", "loremesh.crew.v1.Flow"
 
 
 class RunNotFound(Missing):
     """The caller has no run of this id."""
 
     reason = "RUN_NOT_FOUND"
-    kind, field_name = "Run", "run_id"
+    what, key, type = "run", "run_id", "loremesh.crew.v1.Run"
 
 
 class CrewRevisionNotFound(ServiceError):

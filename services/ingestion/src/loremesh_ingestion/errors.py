@@ -1,20 +1,21 @@
 """The failures ingestion shows its callers, one class per public ErrorReason.
 
 ServiceError
-├── VectorStoreNotFound       NOT_FOUND            VECTOR_STORE_NOT_FOUND
+├── Missing                   NOT_FOUND
+│   ├── VectorStoreNotFound                        VECTOR_STORE_NOT_FOUND
+│   ├── DocumentNotFound                           DOCUMENT_NOT_FOUND
+│   ├── JobNotFound                                JOB_NOT_FOUND
+│   ├── DeletionReceiptNotFound                    DELETION_RECEIPT_NOT_FOUND
+│   └── ReconciliationNotFound                     RECONCILIATION_NOT_FOUND
 ├── VectorStoreAlreadyExists  ALREADY_EXISTS       VECTOR_STORE_ALREADY_EXISTS
 ├── VectorStoreInUse          FAILED_PRECONDITION  VECTOR_STORE_IN_USE
 ├── GenerationNotFound        NOT_FOUND            GENERATION_NOT_FOUND
 ├── GenerationStateUnsuitable FAILED_PRECONDITION  GENERATION_STATE_UNSUITABLE
 ├── GenerationAlreadyExists   FAILED_PRECONDITION  GENERATION_ALREADY_EXISTS
-├── DocumentNotFound          NOT_FOUND            DOCUMENT_NOT_FOUND
 ├── DocumentStateUnsuitable   FAILED_PRECONDITION  DOCUMENT_STATE_UNSUITABLE
-├── JobNotFound               NOT_FOUND            JOB_NOT_FOUND
 ├── JobNotDead                FAILED_PRECONDITION  JOB_NOT_DEAD
 ├── SpanOutOfRange            OUT_OF_RANGE         SPAN_OUT_OF_RANGE
 ├── QueueFull                 RESOURCE_EXHAUSTED   QUEUE_FULL
-├── DeletionReceiptNotFound   NOT_FOUND            DELETION_RECEIPT_NOT_FOUND
-├── ReconciliationNotFound    NOT_FOUND            RECONCILIATION_NOT_FOUND
 ├── InvalidField              INVALID_ARGUMENT
 │   ├── UploadMalformed                            UPLOAD_MALFORMED
 │   ├── DocumentTooLarge                           DOCUMENT_TOO_LARGE
@@ -34,7 +35,7 @@ ServiceError
 from collections.abc import Mapping
 from typing import Self
 
-from loremesh_kit.errors import Code, DependencyUnavailable, InvalidField, ServiceError
+from loremesh_kit.errors import Code, DependencyUnavailable, InvalidField, Missing, ServiceError
 
 
 class DocumentUnreadable(ServiceError):
@@ -124,19 +125,11 @@ class ParserCrashed(ServiceError):
         super().__init__("The parser stopped unexpectedly.")
 
 
-class VectorStoreNotFound(ServiceError):
+class VectorStoreNotFound(Missing):
     """No vector store has this id, or it is being deleted."""
 
-    code = Code.NOT_FOUND
     reason = "VECTOR_STORE_NOT_FOUND"
-
-    def __init__(self, vector_store_id: str) -> None:
-        """`vector_store_id` is the one asked for."""
-        super().__init__(
-            f"There is no vector store {vector_store_id}.",
-            metadata={"vector_store_id": vector_store_id},
-            resource=("VectorStore", vector_store_id),
-        )
+    what, key, type = "vector store", "vector_store_id", "loremesh.ingestion.v1.VectorStore"
 
 
 class VectorStoreAlreadyExists(ServiceError):
@@ -150,7 +143,7 @@ class VectorStoreAlreadyExists(ServiceError):
         super().__init__(
             f"There is a vector store {vector_store_id} already.",
             metadata={"vector_store_id": vector_store_id},
-            resource=("VectorStore", vector_store_id),
+            resource=("loremesh.ingestion.v1.VectorStore", vector_store_id),
         )
 
 
@@ -176,7 +169,7 @@ class GenerationNotFound(ServiceError):
         super().__init__(
             f"Vector store {vector_store_id} has no generation {generation}.",
             metadata={"vector_store_id": vector_store_id, "generation": str(generation)},
-            resource=("IndexGeneration", f"{vector_store_id}/{generation}"),
+            resource=("loremesh.ingestion.v1.IndexGeneration", f"{vector_store_id}/{generation}"),
         )
 
 
@@ -206,49 +199,25 @@ class GenerationAlreadyExists(ServiceError):
         )
 
 
-class DocumentNotFound(ServiceError):
+class DocumentNotFound(Missing):
     """No document has this id, or it is being deleted."""
 
-    code = Code.NOT_FOUND
     reason = "DOCUMENT_NOT_FOUND"
-
-    def __init__(self, document_id: str) -> None:
-        """`document_id` is the one asked for."""
-        super().__init__(
-            f"There is no document {document_id}.",
-            metadata={"document_id": document_id},
-            resource=("Document", document_id),
-        )
+    what, key, type = "document", "document_id", "loremesh.ingestion.v1.Document"
 
 
-class DeletionReceiptNotFound(ServiceError):
+class DeletionReceiptNotFound(Missing):
     """No deletion has this id."""
 
-    code = Code.NOT_FOUND
     reason = "DELETION_RECEIPT_NOT_FOUND"
-
-    def __init__(self, receipt_id: str) -> None:
-        """`receipt_id` is the one asked for."""
-        super().__init__(
-            f"There is no deletion receipt {receipt_id}.",
-            metadata={"receipt_id": receipt_id},
-            resource=("DeletionReceipt", receipt_id),
-        )
+    what, key, type = "deletion receipt", "receipt_id", "loremesh.ingestion.v1.DeletionReceipt"
 
 
-class ReconciliationNotFound(ServiceError):
+class ReconciliationNotFound(Missing):
     """No reconciliation has this id."""
 
-    code = Code.NOT_FOUND
     reason = "RECONCILIATION_NOT_FOUND"
-
-    def __init__(self, reconciliation_id: str) -> None:
-        """`reconciliation_id` is the one asked for."""
-        super().__init__(
-            f"There is no reconciliation {reconciliation_id}.",
-            metadata={"reconciliation_id": reconciliation_id},
-            resource=("Reconciliation", reconciliation_id),
-        )
+    what, key, type = "reconciliation", "reconciliation_id", "loremesh.ingestion.v1.Reconciliation"
 
 
 class DocumentStateUnsuitable(ServiceError):
@@ -262,15 +231,11 @@ class DocumentStateUnsuitable(ServiceError):
         super().__init__(message, metadata={"document_id": document_id, "state": state})
 
 
-class JobNotFound(ServiceError):
+class JobNotFound(Missing):
     """No job has this id, or it is finished for long."""
 
-    code = Code.NOT_FOUND
     reason = "JOB_NOT_FOUND"
-
-    def __init__(self, job_id: str) -> None:
-        """`job_id` is the one asked for."""
-        super().__init__(f"There is no job {job_id}.", metadata={"job_id": job_id}, resource=("Job", job_id))
+    what, key, type = "job", "job_id", "loremesh.ingestion.v1.Job"
 
 
 class JobNotDead(ServiceError):

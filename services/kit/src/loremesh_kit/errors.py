@@ -7,6 +7,7 @@
     │   ├── AttributesInvalid                        ATTRIBUTES_INVALID
     │   ├── IdempotencyKeyInvalid                    IDEMPOTENCY_KEY_INVALID
     │   └── ValidationFailed                         (the broken rule's own reason)
+    ├── Missing                 NOT_FOUND            (of what, says the service)
     ├── AfterSeqOutOfRange      OUT_OF_RANGE         AFTER_SEQ_OUT_OF_RANGE
     ├── IdempotencyConflict     ALREADY_EXISTS       IDEMPOTENCY_CONFLICT
     ├── EtagMismatch            ABORTED              ETAG_MISMATCH
@@ -96,6 +97,19 @@ class InvalidField(ServiceError):
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_FIELD"
+
+
+class Missing(ServiceError):
+    """There is nothing of this id for the caller; a class of a service each says of what."""
+
+    code = Code.NOT_FOUND
+    # As in a sentence, in metadata, and the type of the resource.
+    what: ClassVar[str]
+    key: ClassVar[str]
+    type: ClassVar[str]
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"There is no {self.what} {id_!r}.", metadata={self.key: id_}, resource=(self.type, id_))
 
 
 class PageTokenInvalid(InvalidField):

@@ -161,7 +161,8 @@ class Database:
         """A transaction of the caller's tenant whose statements go out together, its begin and its commit with them.
 
         Only what is fetched is waited for, so that a `rowcount` says nothing before; a statement's failure shows at the
-        next fetch, or at the end, and undoes it all. Raises as `transaction` does; a connection that broke before it began is not replaced by another.
+        next fetch, or at the end, and undoes it all. Raises as `transaction` does; a connection that broke before it
+        began is not replaced by another.
         """
         tenant = _one_tenant(None)
         if self._outer(tenant) is not None:

@@ -3,7 +3,8 @@
 ServiceError
 ├── InvalidField                    INVALID_ARGUMENT
 │   └── QueryEmpty                                       QUERY_EMPTY
-├── VectorStoreNotFound             NOT_FOUND            VECTOR_STORE_NOT_FOUND
+├── Missing                         NOT_FOUND
+│   └── VectorStoreNotFound                              VECTOR_STORE_NOT_FOUND
 ├── DimensionMismatch               FAILED_PRECONDITION  DIMENSION_MISMATCH
 ├── EmbeddingModelUnavailable       FAILED_PRECONDITION  EMBEDDING_MODEL_UNAVAILABLE
 ├── GenerationNotFound              NOT_FOUND            GENERATION_NOT_FOUND
@@ -12,7 +13,7 @@ ServiceError
 The rest are the kit's own.
 """
 
-from loremesh_kit.errors import Code, InvalidField, ServiceError
+from loremesh_kit.errors import Code, InvalidField, Missing, ServiceError
 
 
 class QueryEmpty(InvalidField):
@@ -24,18 +25,11 @@ class QueryEmpty(InvalidField):
         super().__init__("query must not be empty", field="query")
 
 
-class VectorStoreNotFound(ServiceError):
+class VectorStoreNotFound(Missing):
     """The caller has no vector store of this id."""
 
-    code = Code.NOT_FOUND
     reason = "VECTOR_STORE_NOT_FOUND"
-
-    def __init__(self, vector_store_id: str) -> None:
-        super().__init__(
-            f"There is no vector store {vector_store_id!r}.",
-            metadata={"vector_store_id": vector_store_id},
-            resource=("loremesh.ingestion.v1.VectorStore", vector_store_id),
-        )
+    what, key, type = "vector store", "vector_store_id", "loremesh.ingestion.v1.VectorStore"
 
 
 class DimensionMismatch(ServiceError):

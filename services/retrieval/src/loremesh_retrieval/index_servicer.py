@@ -6,10 +6,10 @@ from typing import Any
 from grpc import aio
 from loremesh.retrieval.v1 import index_pb2 as pb
 from loremesh.retrieval.v1.index_pb2_grpc import IndexServiceServicer
+from loremesh_kit.structs import plain
 
 from loremesh_retrieval.domain.chunks import Chunk, IndexedChunk, SparseVector
 from loremesh_retrieval.indexing import IndexingEngine
-from loremesh_retrieval.structs import plain
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -53,7 +53,12 @@ class RetrievalServicer(RetrievalServiceServicer):
         search = _search(request)
         trace = await self._engine.trace(search)
         results = _results(trace.results(), search.vector_store_id)
-        return pb.SearchResponse(results=results, nearest_similarity=trace.nearest_similarity)
+        return pb.SearchResponse(
+            results=results,
+            nearest_similarity=trace.nearest_similarity,
+            vector_store_id=search.vector_store_id,
+            generation=trace.generation.number,
+        )
 
     async def ExplainSearch(  # noqa: N802
         self, request: pb.ExplainSearchRequest, context: Context

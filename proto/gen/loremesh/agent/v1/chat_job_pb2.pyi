@@ -195,7 +195,7 @@ class ChatJob(_message.Message):
 
     @_builtins.property
     def record(self) -> Global___RunRecord:
-        """What it was made with; unset before it began."""
+        """What it was made with; unset before it began, and of an answer without tools, limits and schema before it ended."""
 
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
@@ -296,7 +296,9 @@ class RunRecord(_message.Message):
 
     @_builtins.property
     def index_generations(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Index generations searched, by vector store."""
+        """Generations of the indexes that were searched, at its beginning and by the tool `search`, by vector store: of several
+        of one store the last.
+        """
 
     def __init__(
         self,

@@ -224,9 +224,17 @@ class SearchResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     NEAREST_SIMILARITY_FIELD_NUMBER: _builtins.int
+    VECTOR_STORE_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     nearest_similarity: _builtins.float
     """The highest cosine similarity of a passage to the query, -1 to 1, whatever the results are ordered by: tells whether
     anything was near at all. Unset for sparse searches, and where nothing was found.
+    """
+    vector_store_id: _builtins.str
+    """The vector store that was searched: the one asked for, or `default`."""
+    generation: _builtins.int
+    """The generation of its index that was searched, from 1: all results are of this one. Unless another was asked for, it
+    was live when the search ended.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchResult]:
@@ -237,10 +245,12 @@ class SearchResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___SearchResult] | None = ...,
         nearest_similarity: _builtins.float | None = ...,
+        vector_store_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity", "nearest_similarity", b"nearest_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity", "nearest_similarity", b"nearest_similarity", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity", "generation", b"generation", "nearest_similarity", b"nearest_similarity", "results", b"results", "vector_store_id", b"vector_store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__nearest_similarity: _TypeAlias = _typing.Literal["nearest_similarity"]  # noqa: Y015
     _WhichOneofArgType__nearest_similarity: _TypeAlias = _typing.Literal["_nearest_similarity", b"_nearest_similarity"]  # noqa: Y015

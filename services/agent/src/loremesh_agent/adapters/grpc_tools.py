@@ -11,9 +11,9 @@ from grpc import StatusCode, aio
 from loremesh.agent.v1 import agent_pb2, tool_pb2
 from loremesh.agent.v1.tool_pb2_grpc import ToolServiceStub
 from loremesh_kit import deadline, identity
+from loremesh_kit.structs import plain
 from loremesh_kit.text import clean
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.adapters.tool_hosts import ToolHosts, is_port
 from loremesh_agent.domain.tool_servers import (
     MAX_CONTENT,

@@ -65,7 +65,7 @@ class MemoryIndex:
             raise VectorStoreNotFound(vector_store_id)
         found = self.stores[vector_store_id]
         passages = [each for each in found.passages if filter_ is None or filters.matches(filter_, each.attributes)]
-        return replace(found, passages=tuple(passages[:top_k]))
+        return replace(found, passages=tuple(passages[:top_k]), generations={vector_store_id: 1, **found.generations})
 
 
 class MemoryDocuments:

@@ -7,6 +7,7 @@ from loremesh_kit.errors import ServiceError
 from loremesh_kit.jobs import FenceLost, Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.types.json import Jsonb
 
 from loremesh_agent.adapters.postgres_chat_jobs import end
 from loremesh_agent.adapters.postgres_quotations import quote, quoted, without_forgotten
@@ -37,7 +38,8 @@ RETURNING chat_jobs.conversation_id, question_id, answer_id, agent_id, request, 
 """
 
 _END = """
-UPDATE chat_jobs SET status = %(state)s, finish_time = now() WHERE id = %(id)s AND finish_time IS NULL
+UPDATE chat_jobs SET status = %(state)s, finish_time = now(), record = coalesce(%(record)s, record)
+WHERE id = %(id)s AND finish_time IS NULL
 """
 
 
@@ -98,7 +100,8 @@ class PostgresChatWork:
         async with self._database.pipeline() as connection:
             completed = await jobs.completion(connection, job)
             await append(connection, job, happened, answer_id=answer_id, attempt=attempt)
-            await connection.execute(_END, {"id": job.id, "state": finished.state})
+            record = Jsonb(finished.record) if finished.record else None
+            await connection.execute(_END, {"id": job.id, "state": finished.state, "record": record})
             is_kept = await write_end(connection, answer_id, finished)
             await jobs.confirm(completed, job)
             if not is_kept:

@@ -1,7 +1,8 @@
 """Passages from the retrieval service."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from grpc import StatusCode, aio
@@ -13,32 +14,41 @@ from loremesh_kit import deadline
 from loremesh_kit.channel import reason_of
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, FilterInvalid, Overloaded
 from loremesh_kit.filters import And, Comparison, Exists, Filter, Membership, Not, Or
+from loremesh_kit.structs import plain
 
-from loremesh_agent.adapters.structs import plain
 from loremesh_agent.domain.passages import Found, Passage
 from loremesh_agent.errors import VectorStoreNotFound
 
 _NAME = "retrieval"
 _SEARCH_SECONDS = 15.0
+# Of a process: a quarter of what retrieval admits, and more than its processor can do at once.
+_AT_ONCE = 16
+# How many may wait is limited by how many calls the service admits.
+_TURN_SECONDS = 30.0
 
 
 class RetrievalClient:
-    """Asks RetrievalService."""
+    """Asks RetrievalService, a few searches at once: a crowd that was let in here is not refused there."""
 
-    def __init__(self, *, channel: aio.Channel) -> None:
+    def __init__(self, *, channel: aio.Channel, turn_seconds: float = _TURN_SECONDS) -> None:
+        """`turn_seconds` is how long a search may wait for its turn."""
         self._channel = channel
         self._stub = RetrievalServiceStub(channel)
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._turn_seconds = turn_seconds
 
     async def search(self, query: str, *, vector_store_id: str, top_k: int, filter_: Filter | None) -> Found:
         """See ports.PassageIndex; hybrid scores are relative to one another, the nearest passage's cosine is not."""
         request = pb.SearchRequest(
             query=query, vector_store_id=vector_store_id, top_k=top_k, filter=_filter(filter_) if filter_ else None
         )
-        with _translated(vector_store_id):
-            response = await self._stub.Search(request, timeout=_SEARCH_SECONDS)
+        async with self._turn():
+            with _translated(vector_store_id):
+                response = await self._stub.Search(request, timeout=_SEARCH_SECONDS)
         return Found(
             passages=tuple(_passage(result) for result in response.results),
             similarity=response.nearest_similarity if response.HasField("nearest_similarity") else None,
+            generations={response.vector_store_id: response.generation},
         )
 
     async def ping(self) -> None:
@@ -47,6 +57,19 @@ class RetrievalClient:
         answer = await stub.Check(health_pb2.HealthCheckRequest())
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise DependencyUnavailable(_NAME)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the places, first come first served; raises Overloaded."""
+        try:
+            async with asyncio.timeout(self._turn_seconds):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise Overloaded from error
+        try:
+            yield
+        finally:
+            self._places.release()
 
 
 @contextmanager

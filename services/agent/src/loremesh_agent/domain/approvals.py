@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from loremesh_agent.domain import schemas
+from loremesh_kit import schemas
+
 from loremesh_agent.domain.tools import ExpiryPolicy
 from loremesh_agent.errors import ApprovalDecided, DecisionInvalid, ToolArgumentsInvalid
 

@@ -1,7 +1,7 @@
 """Passages of documents, and the sources that answers rest on."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -28,6 +28,8 @@ class Found:
 
     passages: tuple[Passage, ...] = ()
     similarity: float | None = None
+    # Of the indexes searched, by vector store.
+    generations: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,8 @@ def merged(found: Sequence[Found], *, top_k: int) -> Found:
     """The best of several searches together."""
     passages = sorted((each for one in found for each in one.passages), key=lambda passage: -passage.score)
     similarities = [one.similarity for one in found if one.similarity is not None]
-    return Found(passages=tuple(passages[:top_k]), similarity=max(similarities, default=None))
+    generations = {store: number for one in found for store, number in one.generations.items()}
+    return Found(passages=tuple(passages[:top_k]), similarity=max(similarities, default=None), generations=generations)
 
 
 def numbered(passages: Iterable[Passage], *, cited: Collection[int] = ()) -> tuple[Source, ...]:

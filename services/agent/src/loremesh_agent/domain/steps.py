@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from loremesh_agent.domain import loop
+from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.approvals import Kind
 from loremesh_agent.domain.budgets import NOTHING, Budget
 from loremesh_agent.domain.conversations import Usage
@@ -68,6 +69,17 @@ class Change:
     taken: Usage = NOTHING
     # What the run was made with, where that is not kept yet or has changed.
     record: Kept | None = None
+
+
+def record(agent: Agent, *, model: str, generations: Mapping[str, int]) -> Kept:
+    """What any run is made with; `generations` are of the indexes searched, by vector store."""
+    return {
+        "agent_revision": agent.revision,
+        "model": model,
+        "prompt": asdict(agent.prompt) if agent.prompt else None,
+        "tool_schemas": {},
+        "index_generations": dict(generations),
+    }
 
 
 def joined(intended: Sequence[Step], came: Sequence[Step], *, age: float) -> list[Step]:

@@ -1,15 +1,12 @@
 """Servers which bring tools, and what they may say of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote
 
-from jsonschema import SchemaError
-from jsonschema.validators import Draft202012Validator, validator_for
+from loremesh_kit import schemas
 from loremesh_kit.errors import DependencyUnavailable, ServiceError
 from loremesh_kit.text import clean
 from pydantic import SecretStr
@@ -23,15 +20,12 @@ MAX_CONTENT = 65_536
 _MAX_DESCRIPTION = 2000
 # Some providers take no longer names.
 _MAX_NAME = 64
-_MAX_SCHEMA_BYTES = 32_768
-_MAX_SCHEMA_DEPTH = 24
 _MAX_SCHEMA_NODES = 5000
 _CIRCLE = -1
 # A server's id has no underscore, so the first two in a tool's name end it.
 _SEPARATOR = "__"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _CARE = (Effect.READ_ONLY, Effect.IDEMPOTENT, Effect.SIDE_EFFECTING)
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _EXPRESSIONS = ("pattern", "patternProperties")
 # Keywords whose values are schemas by name, and those whose values are no schemas.
 _BY_NAME = ("properties", "$defs", "definitions", "dependentSchemas")
@@ -183,78 +177,42 @@ def _check_name(name: str, *, server_id: str) -> None:
 
 
 def check_schema(schema: Mapping[str, Any], *, field: str) -> None:
-    """Raise SchemaInvalid unless it is a JSON Schema of an object, of bounded size, that refers to nothing outside."""
-    if _depth(schema) > _MAX_SCHEMA_DEPTH:
-        raise SchemaInvalid(f"It is nested deeper than {_MAX_SCHEMA_DEPTH} levels.", field=field)
-    try:
-        size = len(json.dumps(schema, allow_nan=False))
-    except ValueError as error:
-        raise SchemaInvalid("It holds a number that is none.", field=field) from error
-    if size > _MAX_SCHEMA_BYTES:
-        raise SchemaInvalid(f"It is larger than {_MAX_SCHEMA_BYTES} bytes.", field=field)
-    if schema.get("type") != "object":
-        raise SchemaInvalid("Its type is not object.", field=field)
-    try:
-        size = _expanded(schema, schema, {})
-    except (RecursionError, LookupError, ValueError) as error:
-        raise SchemaInvalid("It refers to itself, to nothing, or to something outside.", field=field) from error
-    if size > _MAX_SCHEMA_NODES:
-        raise SchemaInvalid("It unfolds to too much.", field=field)
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(dict(schema))
-    except SchemaError as error:
-        where = "/".join(map(str, error.absolute_path)) or "its root"
-        raise SchemaInvalid(f"It breaks the rules of JSON Schema at {clean(where)[:200]}.", field=field) from error
+    """Raise SchemaInvalid unless it can be used and, each reference unfolded, ends soon: models are shown it whole.
+
+    A stranger's regular expressions are not looked at, for nobody evaluates them.
+    """
+    if schemas.depth(schema) > schemas.MAX_DEPTH:
+        problem: str | None = f"it is nested deeper than {schemas.MAX_DEPTH} levels."
+    else:
+        problem = schemas.schema_problem(_without_expressions(schema)) or _unfolding_problem(schema)
+    if problem:
+        raise SchemaInvalid(problem, field=field)
 
 
-def _expanded(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
+def _unfolding_problem(schema: Mapping[str, Any]) -> str | None:
+    try:
+        size = _unfolded(schema, schema, {})
+    except RecursionError:
+        return "it refers to itself."
+    return "it unfolds to too much." if size > _MAX_SCHEMA_NODES else None
+
+
+def _unfolded(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
     """How many nodes there are when each reference is what it refers to: each may stand for many, and they for more.
 
-    Raises LookupError, ValueError for one that leads nowhere or in a circle.
+    Raises RecursionError for one that leads in a circle.
     """
-    size = 1 + sum(_expanded(each, root, known) for each in _children(node))
-    for reference in _references(node):
+    inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    size = 1 + sum(_unfolded(each, root, known) for each in inner if isinstance(each, Mapping | list | tuple))
+    reference = node.get("$ref") if isinstance(node, Mapping) else None
+    if isinstance(reference, str):
         if reference not in known:
             known[reference] = _CIRCLE
-            known[reference] = _expanded(_resolved(reference, root), root, known)
+            known[reference] = _unfolded(schemas.pointed(root, reference), root, known)
         if known[reference] == _CIRCLE:
-            raise LookupError(reference)
+            raise RecursionError
         size += known[reference]
     return size
-
-
-def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
-    start, *steps = reference.split("/")
-    if start != "#":
-        raise LookupError(reference)
-    found: Any = root
-    for step in steps:
-        name = unquote(step).replace("~1", "/").replace("~0", "~")
-        found = found[int(name)] if isinstance(found, list | tuple) else found[name]
-    if isinstance(found, Mapping):
-        return found
-    raise LookupError(reference)
-
-
-def _depth(value: Any) -> int:
-    """Levels of objects and lists, without recursion: the value is a stranger's."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        if depth > _MAX_SCHEMA_DEPTH:
-            break
-        level = [inner for each in level for inner in _children(each)]
-    return depth
-
-
-def _children(value: Any) -> list[Any]:
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [each for each in inner if isinstance(each, Mapping | list | tuple)]
-
-
-def _references(value: Any) -> list[str]:
-    values = [value.get(key) for key in _REFERENCES] if isinstance(value, Mapping) else []
-    return [each for each in values if isinstance(each, str)]
 
 
 def _without_expressions(schema: Any) -> Any:

@@ -103,3 +103,5 @@ class ToolResult:
     failed: bool = False
     # For our own events and logs: never shown to the model.
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # Of the indexes searched for it, by vector store.
+    generations: Mapping[str, int] = field(default_factory=dict)

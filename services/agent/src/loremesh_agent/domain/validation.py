@@ -1,20 +1,14 @@
 """What is wrong with an agent, found without asking anybody."""
 
-import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from loremesh_kit.errors import FieldViolation, ServiceError
+from loremesh_kit.schemas import schema_problem
 
 from loremesh_agent.domain.definitions import AgentDefinition, LimitPolicy
-from loremesh_agent.domain.schemas import check_schema
 from loremesh_agent.errors import AgentInvalid, SchemaInvalid, ToolUnknown
-
-MAX_SCHEMA_BYTES = 32_768
-# Protobuf itself reads some 30 levels.
-MAX_SCHEMA_DEPTH = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +52,6 @@ def refusal(found: Sequence[Fault], *, beside: Collection[str] = ()) -> ServiceE
     return error
 
 
-def schema_problem(schema: Mapping[str, Any]) -> str | None:
-    """Why something cannot be the JSON Schema of an answer, None where it can."""
-    try:
-        size = len(json.dumps(schema, allow_nan=False).encode())
-    except ValueError:
-        return "a number in it is not finite."
-    if size > MAX_SCHEMA_BYTES:
-        return f"it has {size} bytes, more than {MAX_SCHEMA_BYTES}."
-    if depth(schema) > MAX_SCHEMA_DEPTH:
-        return f"it is nested deeper than {MAX_SCHEMA_DEPTH} levels."
-    if schema.get("type") != "object":
-        return "its type must be object."
-    try:
-        check_schema(schema, field="response_schema")
-    except SchemaInvalid as invalid:
-        return invalid.metadata["problem"]
-    return None
-
-
 def _tool_faults(definition: AgentDefinition, tools: Collection[str]) -> Iterator[Fault]:
     seen: set[str] = set()
     for i, use in enumerate(definition.tools):
@@ -101,21 +76,3 @@ def _limit_faults(definition: AgentDefinition) -> Iterator[Fault]:
 
 def _fault(field: str, problem: str) -> Fault:
     return Fault(field, AgentInvalid(problem))
-
-
-def depth(value: object) -> int:
-    """Levels of objects and lists, without recursion: the value is a stranger's."""
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        level = [each for container in level for each in _children(container)]
-    return deepest
-
-
-def _children(value: object) -> Collection[Any]:
-    match value:
-        case Mapping():
-            return value.values()
-        case list():
-            return value
-    return ()

@@ -151,7 +151,14 @@ class ChatEngine:
         except BaseException:
             await self._withdraw(turn)
             raise
-        return Task(turn=turn, agent=agent, prompt=prompt, temperature=question.temperature, search_text=query)
+        return Task(
+            turn=turn,
+            agent=agent,
+            prompt=prompt,
+            temperature=question.temperature,
+            search_text=query,
+            generations=found.generations,
+        )
 
     async def _open(self, turn: NewTurn, question: Question, agent: Agent) -> tuple[Sequence[Exchange], str, Found]:
         """Begin the turn and search; together where the search does not depend on what was said before."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from loremesh_kit import schemas
 from loremesh_kit.text import clean
 
-from loremesh_agent.domain import loop, schemas, steps
+from loremesh_agent.domain import loop, steps
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.events import FinishReason, ModelChanged, Payload
 from loremesh_agent.domain.prompts import PromptMessage

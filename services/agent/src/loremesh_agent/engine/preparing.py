@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from loremesh_agent.domain import delegation, loop, prompts, steps
 from loremesh_agent.domain.agents import Agent
@@ -97,7 +97,13 @@ class Preparing:
             ),
         )
         state, _ = loop.step(loop.State(rules=rules, model=agent.model), begun)
-        record = _record(agent, rules, prompt_messages=len(messages), max_output_tokens=prompt.max_output_tokens)
+        record = _record(
+            agent,
+            rules,
+            generations=found.generations,
+            prompt_messages=len(messages),
+            max_output_tokens=prompt.max_output_tokens,
+        )
         return _prepared(agent, question, state, record, recalled)
 
     async def again(
@@ -184,11 +190,16 @@ def _prepared(
     )
 
 
-def _record(agent: Agent, rules: loop.Rules, *, prompt_messages: int = 0, max_output_tokens: int = 0) -> Kept:
+def _record(
+    agent: Agent,
+    rules: loop.Rules,
+    *,
+    generations: Mapping[str, int] | None = None,
+    prompt_messages: int = 0,
+    max_output_tokens: int = 0,
+) -> Kept:
     return {
-        "agent_revision": agent.revision,
-        "model": agent.model,
-        "prompt": asdict(agent.prompt) if agent.prompt else None,
+        **steps.record(agent, model=agent.model, generations=generations or {}),
         "tool_schemas": {name: _hash(spec) for name, spec in rules.tools.items()},
         "rules": steps.kept_rules(rules),
         "prompt_messages": prompt_messages,

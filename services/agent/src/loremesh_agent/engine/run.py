@@ -1,9 +1,9 @@
 """One answer in the making."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Template
 
 import structlog
@@ -12,6 +12,7 @@ from loremesh_kit.errors import DeadlineExceeded, Internal, ServiceError
 from loremesh_kit.loops import background
 from loremesh_kit.text import clean
 
+from loremesh_agent.domain import steps
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.citations import CitationFilter
 from loremesh_agent.domain.claims import check
@@ -66,6 +67,8 @@ class Task:
     temperature: float | None
     # What was searched for.
     search_text: str = ""
+    # Of the indexes searched, by vector store.
+    generations: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def conversation_id(self) -> str:
@@ -259,6 +262,7 @@ class Run:
                 model=answer.model,
                 grounded=grounded,
                 finish_reason=answer.finish_reason,
+                record=steps.record(self._task.agent, model=answer.model, generations=self._task.generations),
             ),
         )
         self._emit(Completed(answer) if whole else Incomplete(answer))

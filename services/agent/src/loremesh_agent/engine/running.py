@@ -223,9 +223,12 @@ class _Run:
 
     def _change(self, intents: Sequence[Step] = ()) -> Change:
         change = Change(
-            steps=[*self._settled, *intents], usage=self._state.spent, taken=self._taken, record=self._record
+            steps=[*self._settled, *intents],
+            usage=self._state.spent,
+            taken=self._taken,
+            record=self._tools.record or self._record,
         )
-        self._settled, self._taken, self._record = [], budgets.NOTHING, None
+        self._settled, self._taken, self._record, self._tools.record = [], budgets.NOTHING, None, None
         return change
 
     async def _next(self) -> None:

@@ -1,7 +1,7 @@
 """Calls of a run's tools, a step each."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from loremesh_kit.errors import ServiceError
@@ -10,6 +10,7 @@ from loremesh_kit.text import clean
 
 from loremesh_agent.domain import loop, steps
 from loremesh_agent.domain.events import Payload
+from loremesh_agent.domain.journal import Kept
 from loremesh_agent.domain.passages import Passage, Source
 from loremesh_agent.domain.steps import Step, StepKind, StepState
 from loremesh_agent.domain.tools import CallContext, Effect, Outcome, ToolSpec
@@ -32,6 +33,9 @@ class ToolSteps:
         self._tools = tools
         self._tell = tell
         self._last_source = max((source.number for source in prepared.state.sources), default=0)
+        self._record = prepared.record
+        # The run's record, once a tool has searched what it does not tell of.
+        self.record: Kept | None = None
 
     def key(self, call_id: str) -> str:
         """The same for each attempt of a call, and no other's."""
@@ -51,6 +55,7 @@ class ToolSteps:
                 number=effect.number, content=error.message, outcome=Outcome.FAILED, reason=error.reason
             )
         else:
+            self._searched(result.generations)
             event = loop.ToolTold(
                 number=effect.number,
                 content=clean(result.content),
@@ -59,6 +64,11 @@ class ToolSteps:
             )
         self._tell(told(event, effect, milliseconds=round((time.monotonic() - started) * 1000)))
         return event, steps.tool_answered(event, effect.name)
+
+    def _searched(self, generations: Mapping[str, int]) -> None:
+        known = self._record.get("index_generations", {})
+        if not generations.items() <= known.items():
+            self._record = self.record = {**self._record, "index_generations": {**known, **generations}}
 
     def _context(self, effect: loop.CallTool) -> CallContext:
         turn, agent = self._asked.turn, self._prepared.agent

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import structlog
-from loremesh_kit import deadline
+from loremesh_kit import deadline, schemas
 from loremesh_kit.errors import DeadlineExceeded, ServiceError
 from loremesh_kit.text import clean
 
-from loremesh_agent.domain import schemas
 from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.tools import CallContext, ToolCall, ToolResult, ToolSpec
 from loremesh_agent.errors import ToolArgumentsInvalid, ToolError, ToolFailed, ToolTimeout, ToolUnavailable

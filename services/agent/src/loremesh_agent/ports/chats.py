@@ -58,6 +58,8 @@ class FinishedTurn:
     finish_reason: FinishReason | None = None
     # Which limit, where one did.
     finish_limit: str = ""
+    # What it was made with, where that is not kept yet; of use to jobs.
+    record: Mapping[str, Any] | None = None
 
 
 class AnsweredBefore(Exception):

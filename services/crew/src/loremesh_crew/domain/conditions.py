@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loremesh_crew.domain import patterns
+from loremesh_kit import patterns
+from loremesh_kit.patterns import PatternRefused
+
 from loremesh_crew.domain.definitions import Condition, ConditionKind, Flow, VariableType
 from loremesh_crew.domain.expressions import ExpressionFailed, ExpressionInvalid, compile_expression, evaluate
-from loremesh_crew.domain.patterns import PatternRefused
 from loremesh_crew.domain.placeholders import as_text
 
 # What expressions see beside the variables.

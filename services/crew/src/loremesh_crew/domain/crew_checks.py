@@ -5,13 +5,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loremesh_kit import patterns, schemas
 from loremesh_kit.errors import FieldViolation
+from loremesh_kit.patterns import PatternRefused
 
-from loremesh_crew.domain import inputs, patterns, placeholders, schemas
+from loremesh_crew.domain import inputs, placeholders
 from loremesh_crew.domain.definitions import Crew, CrewTask, Guardrail, Process, VariableType
 from loremesh_crew.domain.expressions import ExpressionInvalid, compile_expression
 from loremesh_crew.domain.guardrails import VARIABLES
-from loremesh_crew.domain.patterns import PatternRefused
 from loremesh_crew.errors import CrewInvalid, InputInvalid, InputMissing
 
 # Every run keeps one.

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loremesh_crew.domain import patterns
+from loremesh_kit import patterns
+from loremesh_kit.patterns import PatternRefused
+
 from loremesh_crew.domain.definitions import Guardrail, VariableType
 from loremesh_crew.domain.expressions import ExpressionFailed, ExpressionInvalid, evaluate
-from loremesh_crew.domain.patterns import PatternRefused
 
 # What an expression may see.
 VARIABLES: Mapping[str, VariableType] = {"output": VariableType.STRING, "json": VariableType.MAP}

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from loremesh_kit import schemas
 from loremesh_kit.text import clean
 
-from loremesh_crew.domain import placeholders, schemas
+from loremesh_crew.domain import placeholders
 from loremesh_crew.domain.definitions import Crew
 from loremesh_crew.errors import InputInvalid, InputMissing
 

@@ -82,9 +82,9 @@ class Search:
         top_k = arguments.get("top_k", _TOP_K)
         found = await self._found(arguments["query"], stores, top_k=top_k, filter_=_filter(arguments.get("filter")))
         if not found.passages:
-            return ToolResult(content="No passages were found.")
+            return ToolResult(content="No passages were found.", generations=found.generations)
         content, passages = delimited(found.passages)
-        return ToolResult(content=content, passages=passages)
+        return ToolResult(content=content, passages=passages, generations=found.generations)
 
     async def _found(self, query: str, stores: Sequence[str], *, top_k: int, filter_: Filter | None) -> Found:
         try:

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 import re2  # type: ignore[import-untyped]
+
 from loremesh_kit.text import clean
 
 MAX_LENGTH = 1000
@@ -32,7 +33,7 @@ def compiled(pattern: str) -> Any:
 def found(pattern: str, text: str) -> bool:
     """Whether any piece of the text matches a pattern that was checked; raises PatternRefused."""
     if steps(pattern, text) > MAX_STEPS:
-        raise PatternRefused("the output is too long for it")
+        raise PatternRefused("the text is too long for it")
     return compiled(pattern).search(clean(text)) is not None
 
 

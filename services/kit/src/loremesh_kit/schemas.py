@@ -1,27 +1,30 @@
 """JSON Schemas of strangers (draft 2020-12), and values held against them at a bounded cost."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.validators import extend
 from referencing import Registry
 
-from loremesh_crew.domain import patterns
-from loremesh_crew.domain.patterns import PatternRefused
+from loremesh_kit import patterns
+from loremesh_kit.patterns import PatternRefused
 
 MAX_BYTES = 32_768
+# Protobuf itself reads some 30 levels.
 MAX_DEPTH = 24
 _MAX_PARTS = 4000
 # Keywords looked at for one value: what branches upon branches would cost is not spent.
 _MAX_STEPS = 50_000
 _STEPS_OF_SEARCHES = patterns.MAX_STEPS // _MAX_STEPS
-# Keywords within keywords: each takes some frames of the stack.
+# Keywords within keywords: each takes some frames of the stack, and a library in Rust panics where the stack ends.
 _MAX_NESTED = 100
 _MAX_PROBLEM = 400
 _DIALECTS = frozenset(
@@ -40,6 +43,9 @@ _FORBIDDEN = (
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else")
 # Not schemas, whatever they look like.
 _DATA = frozenset({"const", "enum", "default", "examples"})
+# What they hold are schemas by names, and a name is no keyword.
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class _Purse:
             raise _TooMuch
 
 
-_purse: ContextVar[_Purse] = ContextVar("loremesh_crew_schema_purse")
+_purse: ContextVar[_Purse] = ContextVar("loremesh_schema_purse")
 
 
 class _TooMuch(Exception):
@@ -66,8 +72,10 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
     """Why something cannot be the JSON Schema of an object, None where it can."""
     try:
         text = json.dumps(schema, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, RecursionError):
         return "it is no JSON."
+    except ValueError:
+        return "a number in it is not finite."
     if len(text) > MAX_BYTES:
         return f"it has {len(text)} bytes, more than {MAX_BYTES}."
     return _problem_of(text)
@@ -77,6 +85,8 @@ def schema_problem(schema: Mapping[str, Any]) -> str | None:
 def _problem_of(text: str) -> str | None:
     """Remembered, since it takes up to half a second, and one is checked again with every change around it."""
     schema = json.loads(text)
+    if not isinstance(schema, dict):
+        return "it must be an object."
     if depth(schema) > MAX_DEPTH:
         return f"it is nested deeper than {MAX_DEPTH} levels."
     dialect = schema.get("$schema")
@@ -89,6 +99,8 @@ def _problem_of(text: str) -> str | None:
 
 def problem(schema: Mapping[str, Any], value: Any) -> str | None:
     """What is wrong with a value, in words for whoever made it; None where it fulfils a schema that was checked."""
+    # The library would take its own validator for the dialect: the one that counts is ours.
+    schema = {keyword: held for keyword, held in schema.items() if keyword != "$schema"}
     token = _purse.set(_Purse())
     try:
         error = best_match(_Validator(schema, registry=Registry()).iter_errors(value))
@@ -97,6 +109,15 @@ def problem(schema: Mapping[str, Any], value: Any) -> str | None:
     finally:
         _purse.reset(token)
     return None if error is None else _told(error)
+
+
+def problem_of_text(schema: Mapping[str, Any], text: str) -> str:
+    """What is wrong with a text that should be JSON by this schema; empty where nothing is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "It is not JSON."
+    return problem(schema, value) or ""
 
 
 def depth(value: Any) -> int:
@@ -130,8 +151,9 @@ def _node_problem(node: Mapping[str, Any], *, is_root: bool) -> str:
     for keyword in _FORBIDDEN:
         if keyword in node:
             return f"{keyword} is not supported."
-    if "$id" in node and not is_root and isinstance(node["$id"], str):
-        return "$id is supported at the root only."
+    for keyword in () if is_root else ("$id", "$schema"):
+        if keyword in node:
+            return f"{keyword} is supported at the root only."
     reference = node.get("$ref")
     if isinstance(reference, str) and not (reference == "#" or reference.startswith("#/")):
         return "$ref must point into the schema itself: #/$defs/..."
@@ -139,21 +161,26 @@ def _node_problem(node: Mapping[str, Any], *, is_root: bool) -> str:
     for pattern in [*(named if isinstance(named, Mapping) else ()), node.get("pattern")]:
         try:
             if isinstance(pattern, str):
-                patterns.compiled(pattern)
+                patterns.compiled(_translated(pattern))
         except PatternRefused as refused:
             return f"in a pattern, {refused}."
     return ""
 
 
 def _nodes(root: Any) -> Iterator[Any]:
+    """All that may be used as a schema, and lists of such."""
     waiting = [root]
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, Mapping):
-            waiting.extend(value for key, value in node.items() if key not in _DATA)
-        elif isinstance(node, list | tuple):
+        if isinstance(node, list):
             waiting.extend(node)
+        elif isinstance(node, Mapping):
+            for key, value in node.items():
+                if key in _BY_NAME and isinstance(value, Mapping):
+                    waiting.extend(value.values())
+                elif key not in _DATA:
+                    waiting.append(value)
 
 
 def _meta_problem(schema: Mapping[str, Any]) -> str:
@@ -167,12 +194,14 @@ def _meta_problem(schema: Mapping[str, Any]) -> str:
 def _reference_problem(schema: Mapping[str, Any]) -> str:
     """References that lead nowhere, or back to themselves without taking a step into the value."""
     targets: dict[str, Any] = {}
-    for node in _nodes(schema):
+    nodes = [node for node in _nodes(schema) if isinstance(node, Mapping | bool)]
+    looked_at = {id(node) for node in nodes}
+    for node in nodes:
         if isinstance(node, Mapping) and isinstance(reference := node.get("$ref"), str):
-            try:
-                targets[reference] = _pointed(schema, reference)
-            except (KeyError, IndexError, ValueError, TypeError):
-                return f"$ref {reference[:100]!r} leads nowhere."
+            target = pointed(schema, reference)
+            if id(target) not in looked_at:
+                return f"$ref {reference[:100]!r} leads nowhere, or to what is no schema."
+            targets[reference] = target
     done: set[int] = set()
     if any(_turns_back(target, targets, set(), done) for target in targets.values()):
         return "a $ref leads back to itself."
@@ -196,11 +225,20 @@ def _turns_back(node: Any, targets: Mapping[str, Any], path: set[int], done: set
     return found
 
 
-def _pointed(schema: Any, reference: str) -> Any:
-    for part in reference.removeprefix("#").split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
-        schema = schema[int(key)] if isinstance(schema, list) else schema[key]
+def pointed(schema: Any, reference: str) -> Any:
+    """What a reference points to, as the library follows it; None where that is nothing."""
+    for part in unquote(reference.removeprefix("#")).split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        try:
+            schema = schema[int(part) if isinstance(schema, list | tuple) else name]
+        except (LookupError, ValueError, TypeError):
+            return None
     return schema
+
+
+def _translated(pattern: str) -> str:
+    """A pattern of JSON Schema, which is ECMA's, for RE2: their one difference that is easily bridged."""
+    return _ESCAPE.sub(lambda escape: rf"\x{{{escape[1]}}}" if escape[1] else escape[0], pattern)
 
 
 def _told(error: ValidationError) -> str:
@@ -276,6 +314,7 @@ def _counted(keyword: _Keyword) -> _Keyword:
 
 
 def _found(pattern: str, text: str) -> bool:
+    pattern = _translated(pattern)
     # All searches in one value together take no longer than one alone may.
     _purse.get().spend(patterns.steps(pattern, text) // _STEPS_OF_SEARCHES)
     return patterns.found(pattern, text)

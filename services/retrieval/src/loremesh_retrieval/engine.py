@@ -134,12 +134,12 @@ class SearchEngine:
         return trace
 
     async def _look_ahead(self, search: Search, scope: Scope, generation: Generation) -> Trace:
-        """Rank by terms alone, and read and resolve what that finds; raises _SwitchedError."""
+        """Rank by terms alone, and resolve what that finds; raises _SwitchedError."""
         vectors = await self._embedder.embed(generation.model, search.query, branches=(Branch.SPARSE,))
         trace = Trace(search=search, scope=scope, generation=generation, vectors=vectors)
         if ranking := (await self._rank(trace, vectors)).get(Branch.SPARSE):
-            await self._read(trace, ranking)
-            trace.ahead = Ahead(ranking, await self._ask(trace, (chunk.of for chunk in trace.chunks.values())))
+            versions = await self._index.versions_of(trace.model, scope, [hit.point_id for hit in ranking])
+            trace.ahead = Ahead(ranking, await self._ask(trace, versions.values()))
         return trace
 
     async def _run(self, trace: Trace, rank: Callable[[Trace], Awaitable[None]]) -> None:

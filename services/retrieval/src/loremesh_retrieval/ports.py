@@ -39,6 +39,10 @@ class ChunkSearch(Protocol):
         """Chunks by point id; those that are not in the scope are left out."""
         ...
 
+    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
+        """What each point is a chunk of; those that are not in the scope are left out."""
+        ...
+
     async def ping(self) -> None:
         """Raise when the engine does not answer."""
         ...

@@ -65,6 +65,10 @@ class MemoryIndex:
         points = self._points(model, scope)
         return {point_id: points[point_id].chunk for point_id in point_ids if point_id in points}
 
+    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
+        """See ports.ChunkSearch."""
+        return {point_id: chunk.of for point_id, chunk in (await self.fetch(model, scope, point_ids)).items()}
+
     async def ping(self) -> None:
         """Never down."""
 

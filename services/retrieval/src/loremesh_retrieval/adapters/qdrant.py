@@ -16,8 +16,8 @@ from loremesh_retrieval.adapters import qdrant_requests
 from loremesh_retrieval.adapters.peers import calling
 from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
 from loremesh_retrieval.domain.collections import check_dimension, collection_name
-from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, versions_in
-from loremesh_retrieval.domain.queries import chunks_of
+from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, version_in, versions_in
+from loremesh_retrieval.domain.queries import SCOPE, chunks_of
 from loremesh_retrieval.domain.ranking import Hit, ranked
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Branch, QueryVectors
@@ -86,12 +86,25 @@ class QdrantIndex:
 
     async def fetch(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, Chunk]:
         """See ports.ChunkSearch."""
+        payloads = await self._payloads(model, scope, point_ids)
+        return {point_id: chunk_in(payload) for point_id, payload in payloads}
+
+    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
+        """See ports.ChunkSearch."""
+        payloads = await self._payloads(model, scope, point_ids, fields=[SCOPE, *VERSION])
+        return {point_id: version_in(payload) for point_id, payload in payloads}
+
+    async def _payloads(
+        self, model: str, scope: Scope, point_ids: Sequence[str], *, fields: Sequence[str] = ()
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         async with _answering():
             if await self._dimension(model) is None:
-                return {}
-            records = await self._client.retrieve(collection_name(model), list(point_ids), with_payload=True)
-        found = ((_digits(record.id), chunk_in(scope, record.payload or {})) for record in records)
-        return {point_id: chunk for point_id, chunk in found if chunk is not None}
+                return iter(())
+            wanted = list(fields) or True
+            records = await self._client.retrieve(collection_name(model), list(point_ids), with_payload=wanted)
+        key = scope.key
+        found = ((_digits(record.id), record.payload) for record in records)
+        return ((point_id, payload) for point_id, payload in found if payload and payload[SCOPE] == key)
 
     async def ping(self) -> None:
         """Raise when the server does not answer, or is one that would score over all tenants' documents together."""

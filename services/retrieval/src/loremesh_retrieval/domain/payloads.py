@@ -55,13 +55,16 @@ VERSION = ("document_id", "document_version")
 
 def versions_in(payloads: Iterable[Mapping[str, Any] | None]) -> Counter[DocumentVersion]:
     """How many of the payloads, which have at least the fields VERSION, are of which version."""
-    return Counter(DocumentVersion(*(each[name] for name in VERSION)) for each in payloads if each)
+    return Counter(version_in(each) for each in payloads if each)
 
 
-def chunk_in(scope: Scope, payload: Mapping[str, Any]) -> Chunk | None:
-    """The chunk a payload holds; None when it is not the scope's."""
-    if payload["scope"] != scope.key:
-        return None
+def version_in(payload: Mapping[str, Any]) -> DocumentVersion:
+    """What a payload, which has at least the fields VERSION, is a chunk of."""
+    return DocumentVersion(*(payload[name] for name in VERSION))
+
+
+def chunk_in(payload: Mapping[str, Any]) -> Chunk:
+    """The chunk a payload holds."""
     return Chunk(
         chunk_id=payload["chunk_id"],
         document_id=payload["document_id"],

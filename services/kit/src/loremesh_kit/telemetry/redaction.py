@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,7 @@ _SHORTEST_SECRET = 6
 _LONGEST_TEXT = 2000
 
 
+@lru_cache(maxsize=1024)
 def names_a_secret(key: str) -> bool:
     """Whether a log key's name says that its value is secret."""
     return _SECRET_KEY.search(key) is not None

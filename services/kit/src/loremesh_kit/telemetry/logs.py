@@ -70,7 +70,7 @@ def _rendering(log_format: str) -> Sequence[Processor]:
     if log_format == "console":
         plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
         return (plain,)
-    return (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
+    return (structlog.processors.format_exc_info, structlog.processors.JSONRenderer(skipkeys=True))
 
 
 def _with_caller(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tests.ordeal import disk
 from tests.ordeal.mesh import Mesh
 from tests.ordeal.plan import Fault, Kind
 
@@ -71,6 +72,14 @@ class Conductor:
                 # It cannot write meanwhile, and what it held in memory dies with it.
                 await asyncio.to_thread(shutil.rmtree, self.mesh.jetstream, ignore_errors=True)
                 process.signal(signal.SIGKILL)
+            case Kind.FULL:
+                with disk.full(process):
+                    await asyncio.sleep(fault.lasts)
+                if fault.victim == "nats":
+                    # A stream that met a full disk takes nothing more, whatever room there is, until its server starts
+                    # anew: so does whoever makes room for one.
+                    self._hit_at[fault.victim] = time.monotonic()
+                    process.signal(signal.SIGTERM)
 
     async def _ready(self, part: str) -> bool:
         """Wait until the victim of an earlier fault is back."""

@@ -21,8 +21,8 @@ from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
 
 from tests.ordeal import text
 from tests.ordeal.checker import NOT_ASKED, TERMINAL
-from tests.ordeal.generations import generation_of
 from tests.ordeal.ledger import Entry, Ledger, Outcome
+from tests.ordeal.passages import edition_in, generation_of
 
 T = TypeVar("T")
 MARK = "ordeal_key"
@@ -302,7 +302,7 @@ class Clients:
 
 def _hit(found: retrieval_pb2.SearchResult) -> tuple[str, int, int, int]:
     generation = generation_of(found.chunk_id, found.vector_store_id, found.document_id, found.document_version)
-    return found.document_id, found.document_version, generation, text.edition_in(found.content)
+    return found.document_id, found.document_version, generation, edition_in(found.content)
 
 
 def _digest(content: str) -> str:

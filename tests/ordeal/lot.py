@@ -18,11 +18,13 @@ from psycopg.rows import dict_row
 from tests.ordeal.checker import Finding, Promise, judge
 from tests.ordeal.clients import MARK
 from tests.ordeal.ledger import Ledger, Outcome
+from tests.ordeal.passages import edition_in
 from tests.ordeal.steel import WHOLE, Ground, Process, Twin
 from tests.ordeal.stores import DocumentRow, JobRow, Stores
 
 T = TypeVar("T")
 TENANT = "acme"
+STORE = "default"
 _QUIET_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 20.0
@@ -41,7 +43,7 @@ SELECT document_id, num_nulls(index_time, objects_time, rows_time) = 0 AS finish
 """
 
 _EXPECTED = """
-SELECT documents.id AS document_id, chunks.version, chunks.index
+SELECT documents.id AS document_id, documents.generation, chunks.version, chunks.index
 FROM chunks JOIN documents ON documents.key = chunks.document_id WHERE chunks.version = documents.version
 """
 
@@ -119,14 +121,14 @@ class Lot:
     async def search(self, document_id: str, *, strict: bool = True) -> None:
         """Take what the index holds of a document for what a search would find; `strict` asks first what is live."""
         sent = time.monotonic()
-        points = [(held.document_id, held.version) for held, _ in self._points() if held.document_id == document_id]
+        points = [_hit(held, entry) for held, entry in self._points() if held.document_id == document_id]
         if strict:
             with caller(tenant=TENANT):
-                request = pb.ResolveVersionsRequest(vector_store_id="default", document_ids=[document_id])
+                request = pb.ResolveVersionsRequest(vector_store_id=STORE, document_ids=[document_id])
                 stub: Any = DocumentServiceStub(self.process.channel)
-                live = (await stub.ResolveVersions(request, timeout=_CALL_SECONDS)).versions
-            points = [point for point in points if live.get(point[0]) == point[1]]
-        self.ledger.note("search", Outcome.OK, sent=sent, hits=points)
+                live = await stub.ResolveVersions(request, timeout=_CALL_SECONDS)
+            points = [each for each in points if (live.versions.get(each[0]), live.generation) == each[1:3]]
+        self.ledger.note("search", Outcome.OK, sent=sent, key=STORE, hits=points)
 
     async def promises(self) -> frozenset[Promise]:
         """Those the service makes already."""
@@ -199,8 +201,10 @@ class Lot:
             documents={row["id"]: _document(row) for row in documents},
             jobs=[JobRow(**row) for row in jobs],
             unsent=unsent[0]["count"],
-            expected=frozenset((row["document_id"], row["version"], row["index"]) for row in expected),
-            indexed=[(held.document_id, held.version, entry.chunk.index) for held, entry in self._points()],
+            expected=frozenset(tuple(row.values()) for row in expected),
+            indexed=[
+                (held.document_id, held.generation, held.version, entry.chunk.index) for held, entry in self._points()
+            ],
             objects=frozenset(key.split("/")[1] for key in self.ground.blobs.objects),
             receipts={row["document_id"]: row["finished"] for row in receipts},
             events=events,
@@ -250,3 +254,7 @@ def _document(row: dict[str, Any]) -> DocumentRow:
         key=row["attributes"].get(MARK, ""),
         reason=(row["failure"] or {}).get("reason", ""),
     )
+
+
+def _hit(held: Any, entry: Any) -> tuple[str, int, int, int]:
+    return held.document_id, held.version, held.generation, edition_in(entry.chunk.content)

@@ -18,8 +18,8 @@ def ok(call, at=1.0, **facts):
 GOOD = Stores(
     documents={"d": DocumentRow(id="d", state="READY", version=1, key="k")},
     jobs=[JobRow(id="j", kind="index", state="SUCCEEDED")],
-    expected=frozenset({("d", 1, 0)}),
-    indexed=[("d", 1, 0)],
+    expected=frozenset({("d", 1, 1, 0)}),
+    indexed=[("d", 1, 1, 0)],
     objects=frozenset({"d"}),
     events={"d": [1, 2, 3]},
 )
@@ -44,8 +44,8 @@ def test_nothing_is_wrong_where_all_is_well():
         (Wrong.STUCK, replace(GOOD, documents={"d": DocumentRow(id="d", state="PARSING", version=1)})),
         (Wrong.STUCK, replace(GOOD, jobs=[JobRow(id="j", kind="index", state="RUNNING")])),
         (Wrong.STUCK, replace(GOOD, unsent=1)),
-        (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 0)])),
-        (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 1)])),
+        (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 1, 0), ("d", 1, 1, 0)])),
+        (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 1, 0), ("d", 1, 1, 1)])),
         (Wrong.UNTRUE, replace(GOOD, events={"d": [1, 3]})),
         (Wrong.DUPLICATED, replace(GOOD, effects=["m", "m"])),
     ],
@@ -120,7 +120,7 @@ def test_a_document_whose_deletion_was_cut_may_be_there_or_not():
 def test_a_search_sent_after_the_ok_of_a_deletion_finds_nothing_of_it():
     deleted = ok("delete", at=2.0, document_id="d")
     stores = Stores(receipts={"d": True})
-    before = Entry(call="search", outcome=Outcome.OK, sent=1.9, at=2.5, hits=[("d", 1)])
+    before = Entry(call="search", outcome=Outcome.OK, sent=1.9, at=2.5, hits=[("d", 1, 1, 0)])
     assert judge([deleted, before], stores) == []
     assert wrongs([deleted, replace(before, sent=2.1)], stores) == [Wrong.STALE]
 
@@ -129,10 +129,12 @@ def test_a_search_sent_after_a_version_was_seen_finds_none_before_it_and_mixes_n
     seen = ok("seen", at=2.0, document_id="d", version=2)
     again = ok("index", document_id="d")
     stores = replace(GOOD, documents={"d": DocumentRow(id="d", state="READY", version=2)})
-    search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1)])
+    search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1, 1, 0)])
     assert wrongs([again, seen, search], stores) == [Wrong.STALE]
-    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1), ("d", 2)])], stores) == [Wrong.STALE]
-    assert judge([again, seen, replace(search, hits=[("d", 2)])], stores) == []
+    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1, 1, 0), ("d", 2, 1, 0)])], stores) == [
+        Wrong.STALE
+    ]
+    assert judge([again, seen, replace(search, hits=[("d", 2, 1, 0)])], stores) == []
 
 
 def test_a_version_that_goes_back_is_stale():

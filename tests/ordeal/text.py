@@ -1,7 +1,6 @@
 """Documents to upload: generated, each with words of its own by which searches find it."""
 
 import random
-import re
 
 _WORDS = (
     *("harbour", "lantern", "keeper", "ledger", "storm", "granite", "rope", "anchor", "tide", "signal", "fog"),
@@ -28,12 +27,6 @@ def body(seed: int, number: int, edition: int = 1) -> str:
     rest = [_paragraph(chance, f"Entry mark{number}.") for _ in range(paragraphs - 1)]
     chance.seed(f"{seed}/{number}/{edition}")
     return "\n\n".join([_paragraph(chance, f"Entry mark{number}, edition{edition}."), *rest])
-
-
-def edition_in(passage: str) -> int:
-    """Which edition a passage is of; 0 where it does not say."""
-    found = re.search(r"edition(\d+)", passage)
-    return int(found[1]) if found else 0
 
 
 def _paragraph(chance: random.Random, beginning: str) -> str:

@@ -104,7 +104,7 @@ async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: f
     unfinished: list[str] = []
     for number in numbers:
         await asyncio.sleep(max(0.0, began + size.seconds * number / size.documents - time.monotonic()))
-        unfinished = await _within_window(clients, unfinished, size.window)
+        await _make_room(clients, unfinished, size.window)
         document_id = await clients.upload(number)
         accepted = clients.ledger.acknowledged("upload")
         if not document_id:
@@ -126,14 +126,14 @@ async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: f
         await clients.look(other)
 
 
-async def _within_window(clients: Clients, unfinished: list[str], window: int) -> list[str]:
-    """Those still unfinished, once they are fewer than the window; what is stuck is not waited for for ever."""
+async def _make_room(clients: Clients, unfinished: list[str], window: int) -> None:
+    """Wait for the oldest until they are fewer than the window; what is stuck is not waited for for ever."""
     until = time.monotonic() + clients.patience
     while len(unfinished) >= window and time.monotonic() < until:
-        unfinished = [each for each in unfinished if await clients.unfinished(each)]
-        if len(unfinished) >= window:
+        if await clients.unfinished(unfinished[0]):
             await asyncio.sleep(_POLL_SECONDS)
-    return unfinished
+        else:
+            del unfinished[0]
 
 
 async def _replace(clients: Clients, document_id: str, number: int) -> None:

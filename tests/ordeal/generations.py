@@ -30,13 +30,13 @@ class Switching:
     clients: Clients
 
     async def go_on(self, stop: asyncio.Event) -> None:
-        """Build the next generation, switch to it, back and to it again, delete the one before; until `stop`."""
+        """Build the next generation, switch to it and back some times, delete the one before; until `stop`."""
         live = 1
         for number in itertools.count():
             following = await self._begin(number)
             if not following:
                 return
-            for generation in (following, live, following):
+            for generation in (following, live, following, live, following):
                 if not await self._switch(generation, stop):
                     return
                 await asyncio.sleep(_LIVE_SECONDS)

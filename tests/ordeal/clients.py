@@ -83,11 +83,8 @@ class Clients:
         told = await self._insist("upload", lambda: way(key, content, store), key=key, text=_digest(content))
         return told["document_id"] if told else ""
 
-    async def replace(self, document_id: str, number: int, *, edition: int) -> None:
-        """Upload it with other content, until that is accepted, and look until it is what searches see.
-
-        `current` says in the ledger since when, with the edition for a version.
-        """
+    async def replace(self, document_id: str, number: int, *, edition: int) -> int | None:
+        """Upload it with other content, until that is accepted; which version was live then, None if it never was."""
         content, version = text.body(self.seed, number, edition), 0
 
         async def call() -> dict[str, str]:
@@ -96,15 +93,20 @@ class Clients:
             return {}
 
         facts = {"document_id": document_id, "key": str(edition), "text": _digest(content)}
-        if await self._insist("replace", call, **facts) is None:
-            return
+        return None if await self._insist("replace", call, **facts) is None else version
+
+    async def follow(self, document_id: str, *, edition: int, after: int) -> None:
+        """Look until searches see an edition that was accepted when the version `after` was live, and write that down.
+
+        `current` says in the ledger since when, with the edition for a version.
+        """
         until = time.monotonic() + self.patience
         while time.monotonic() < until:
             sent, found = time.monotonic(), await self.look(document_id)
             if found is None or found.state == pb.DOCUMENT_STATE_FAILED:
                 return
             # Work for older versions is void from the acceptance of this one on: what is later is this content.
-            if found.state == pb.DOCUMENT_STATE_READY and found.version > version:
+            if found.state == pb.DOCUMENT_STATE_READY and found.version > after:
                 self.ledger.note("current", Outcome.OK, sent=sent, document_id=document_id, version=edition)
                 return
             await asyncio.sleep(_WATCH_PAUSE_SECONDS)

@@ -28,6 +28,7 @@ _UPLOADERS = 8
 _SEARCH_PAUSE = 0.2
 _CHATS = 40
 _POLL_SECONDS = 0.5
+_LAST_EDITION = 3
 _DELETED, _INDEXED_AGAIN, _WATCHED, _REPLACED, _UPLOADED_AGAIN = 0.15, 0.1, 0.2, 0.15, 0.1
 
 
@@ -137,9 +138,13 @@ async def _make_room(clients: Clients, unfinished: list[str], window: int) -> No
 
 
 async def _replace(clients: Clients, document_id: str, number: int) -> None:
-    """Twice: the second begins once the first is seen."""
-    for edition in (2, 3):
-        await clients.replace(document_id, number, edition=edition)
+    """Twice: for some the second waits until the first is seen, for others it comes upon it."""
+    for edition in range(2, _LAST_EDITION + 1):
+        version = await clients.replace(document_id, number, edition=edition)
+        if version is None:
+            return
+        if edition == _LAST_EDITION or number % 2:
+            await clients.follow(document_id, edition=edition, after=version)
 
 
 async def _search(clients: Clients, stop: asyncio.Event) -> None:

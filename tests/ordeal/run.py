@@ -82,20 +82,22 @@ async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
 async def _load_and_break(
     clients: Clients, crews: Crews, conductor: Conductor, faults: Sequence[plan.Fault], size: Size
 ) -> None:
-    stop, over = asyncio.Event(), asyncio.Event()
+    stop, over, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         searching = group.create_task(_search(clients, stop))
         breaking = group.create_task(conductor.play(faults))
         chatting = group.create_task(_chat(clients, size))
         running = group.create_task(_kick_off(crews, size))
-        switching = group.create_task(Switching(clients=clients).go_on(over))
+        switching = group.create_task(Switching(clients=clients).go_on(over=over, done=done))
         breaking.add_done_callback(lambda _: over.set())
         async with asyncio.TaskGroup() as uploads:
             numbers = iter(range(size.documents))
             began = time.monotonic()
             for _ in range(_UPLOADERS):
                 uploads.create_task(_upload(clients, numbers, size, began, uploads))
-        await asyncio.wait({breaking, chatting, running, switching})
+        await asyncio.wait({breaking, chatting, running})
+        done.set()
+        await switching
         stop.set()
         await searching
 

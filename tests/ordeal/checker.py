@@ -53,6 +53,7 @@ def judge(entries: Sequence[Entry], stores: Stores, *, promises: Collection[Prom
     """Every broken promise; empty when all were kept."""
     checks = [lost(entries, stores), stuck(stores), index(stores), deletions(entries, stores)]
     checks += [regressions(entries, stores), logs(stores), streams(entries), messages(stores)]
+    checks += [contents(entries, stores), editions(entries), generations(entries)]
     checks += [chat_jobs(entries, stores), runs(entries, stores), side_effects(stores)]
     if Promise.IDEMPOTENCY in promises:
         checks.append(versions(entries, stores))
@@ -79,11 +80,25 @@ def lost(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
                 yield Finding(Wrong.LOST, f"document {entry.document_id} was accepted and is nowhere")
         elif document.state == "FAILED":
             yield Finding(Wrong.LOST, f"document {document.id} is FAILED: {document.reason or 'no reason'}")
+    for document in stores.others:
+        if document.state == "FAILED":
+            what = f"document {document.id} is FAILED in another generation: {document.reason or 'no reason'}"
+            yield Finding(Wrong.LOST, what)
+
+
+def contents(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
+    """G1: a document ends with the bytes that were accepted for it last, in every generation."""
+    uploads = [entry for entry in entries if entry.call in ("upload", "replace") and entry.text]
+    last = {entry.document_id: entry for entry in uploads}
+    for document in [*stores.documents.values(), *stores.others]:
+        entry = last.get(document.id)
+        if entry is not None and entry.outcome is Outcome.OK and document.sha256 != entry.text:
+            yield Finding(Wrong.LOST, f"document {document.id} has other bytes than were accepted for it last")
 
 
 def stuck(stores: Stores) -> Iterator[Finding]:
     """G2: nothing waits for ever."""
-    for document in stores.documents.values():
+    for document in [*stores.documents.values(), *stores.others]:
         if document.state not in SETTLED:
             yield Finding(Wrong.STUCK, f"document {document.id} is {document.state}")
     for job in stores.jobs:
@@ -196,10 +211,10 @@ def side_effects(stores: Stores) -> Iterator[Finding]:
 
 
 def versions(entries: Sequence[Entry], stores: Stores) -> Iterator[Finding]:
-    """G6: a document has at most as many versions as there were keys to index it anew under."""
+    """G6: a document has at most as many versions as there were keys to index it anew or replace it under."""
     asked: dict[str, set[str]] = defaultdict(set)
     for number, entry in enumerate(entries):
-        if entry.call == "index":
+        if entry.call in ("index", "replace"):
             asked[entry.document_id].add(entry.key or f"without a key {number}")
     for document in stores.documents.values():
         if document.version > 1 + len(asked[document.id]):
@@ -215,23 +230,29 @@ def messages(stores: Stores) -> Iterator[Finding]:
 
 
 def searches(entries: Sequence[Entry]) -> Iterator[Finding]:
-    """G4 and G5: after the OK of a deletion, or the sight of a version, no search returns what was before."""
-    told = sorted([*_ok(entries, "delete"), *_ok(entries, "seen")], key=lambda entry: entry.at, reverse=True)
+    """G4 and G5: after the OK of a deletion, or the sight of what is new, no search returns what was before."""
+    told = [entry for call in ("delete", "seen", "current") for entry in _ok(entries, call)]
+    told.sort(key=lambda entry: entry.at, reverse=True)
     gone: set[str] = set()
     known: dict[str, int] = {}
+    current: dict[str, int] = {}
     for search in sorted(_ok(entries, "search"), key=lambda entry: entry.sent):
         while told and told[-1].at < search.sent:
             entry = told.pop()
             if entry.call == "delete":
                 gone.add(entry.document_id)
             else:
-                known[entry.document_id] = max(known.get(entry.document_id, 0), entry.version)
+                newest = known if entry.call == "seen" else current
+                newest[entry.document_id] = max(newest.get(entry.document_id, 0), entry.version)
         yield from _stale(search, gone, known)
+        for document_id, _, _, edition in search.hits:
+            if 0 < edition < current.get(document_id, 0):
+                yield Finding(Wrong.STALE, f"a search found edition {edition} of {document_id} after a newer was READY")
 
 
 def _stale(search: Entry, gone: Collection[str], known: Mapping[str, int]) -> Iterator[Finding]:
     versions: dict[str, set[int]] = defaultdict(set)
-    for document_id, version in search.hits:
+    for document_id, version, *_ in search.hits:
         versions[document_id].add(version)
     for document_id, found in versions.items():
         if document_id in gone:
@@ -240,6 +261,48 @@ def _stale(search: Entry, gone: Collection[str], known: Mapping[str, int]) -> It
             yield Finding(Wrong.STALE, f"a search found version {min(found)} of {document_id} after a newer was live")
         if len(found) > 1:
             yield Finding(Wrong.STALE, f"a search mixed versions {sorted(found)} of document {document_id}")
+
+
+def editions(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """G4: a version has one content, and no later version an earlier content."""
+    found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for search in _ok(entries, "search"):
+        for document_id, version, _, edition in search.hits:
+            if edition:
+                found[document_id][version].add(edition)
+    for document_id, versions in found.items():
+        newest = 0
+        for version, seen in sorted(versions.items()):
+            if len(seen) > 1:
+                what = f"version {version} of document {document_id} was found with editions {sorted(seen)}"
+                yield Finding(Wrong.STALE, what)
+            if min(seen) < newest:
+                yield Finding(
+                    Wrong.STALE, f"version {version} of document {document_id} is of edition {min(seen)} again"
+                )
+            newest = max(newest, *seen)
+
+
+def generations(entries: Sequence[Entry]) -> Iterator[Finding]:
+    """G4: no search mixes generations of an index, and after the OK of a switch none finds another than that."""
+    asked: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.call == "switched" and entry.outcome is not Outcome.REFUSED:
+            asked[entry.key].append(entry)
+    for search in _ok(entries, "search"):
+        found = {generation for _, _, generation, _ in search.hits}
+        if len(found) > 1:
+            yield Finding(Wrong.STALE, f"a search mixed generations {sorted(found)}")
+        for generation in sorted(found - _live(asked[search.key], search)):
+            yield Finding(Wrong.STALE, f"a search found generation {generation}, which was not live")
+
+
+def _live(switches: Sequence[Entry], search: Entry) -> set[int]:
+    """What may have been live at some instant of a search: the first, until something else was asked for."""
+    known = [switch for switch in switches if switch.outcome is Outcome.OK and switch.at < search.sent]
+    last, since = (known[-1].version, known[-1].at) if known else (1, 0.0)
+    # One whose answer was cut, or has not come yet, may have had its effect or not.
+    return {last} | {switch.version for switch in switches if switch.at > since and switch.sent < search.at}
 
 
 def logs(stores: Stores) -> Iterator[Finding]:

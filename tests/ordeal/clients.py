@@ -1,6 +1,7 @@
 """Callers who write down what they are told, and ask again with the same key when they were told nothing."""
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from loremesh.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from tests.ordeal import text
 from tests.ordeal.checker import NOT_ASKED, TERMINAL
 from tests.ordeal.ledger import Entry, Ledger, Outcome
+from tests.ordeal.passages import edition_in, generation_of
 
 T = TypeVar("T")
 MARK = "ordeal_key"
@@ -43,6 +45,7 @@ _AGAIN = frozenset(
         StatusCode.ABORTED,
     }
 )
+_FINISHED = frozenset({pb.DOCUMENT_STATE_READY, pb.DOCUMENT_STATE_FAILED})
 
 
 @dataclass(kw_only=True)
@@ -54,7 +57,6 @@ class Clients:
     seed: int
     documents: int
     patience: float
-    store: str = "ordeal"
     replies: list[str] = field(default_factory=list)
     chance: random.Random = field(init=False)
     channel: aio.Channel = field(init=False)
@@ -66,32 +68,78 @@ class Clients:
     async def __aenter__(self) -> Self:
         self.channel = aio.insecure_channel(self.target)
         self.http = httpx.AsyncClient(base_url=f"http://{self.target}", timeout=_CALL_SECONDS)
-        response = await self.http.post("/api/v1/vector_stores", json={"id": self.store})
-        response.raise_for_status()
+        for store in (text.STORE, text.SWITCHED):
+            (await self.http.post("/api/v1/vector_stores", json={"id": store})).raise_for_status()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.http.aclose()
         await self.channel.close()
 
-    async def upload(self, number: int) -> None:
-        """Over gRPC and REST by turns, until it is accepted."""
-        key, content = text.key(self.seed, number), text.body(self.seed, number)
+    async def upload(self, number: int) -> str:
+        """Over gRPC and REST by turns, until it is accepted; the document's id, empty if it never was."""
+        key, content, store = text.key(self.seed, number), text.body(self.seed, number), text.store(number)
         way = self._upload_by_grpc if number % 2 else self._upload_by_rest
-        await self._insist("upload", lambda: way(key, content), key=key)
+        told = await self._insist("upload", lambda: way(key, content, store), key=key, text=_digest(content))
+        return told["document_id"] if told else ""
 
-    async def _upload_by_grpc(self, key: str, content: str) -> dict[str, str]:
+    async def replace(self, document_id: str, number: int, *, edition: int) -> int | None:
+        """Upload it with other content, until that is accepted; which version was live then, None if it never was."""
+        content, version = text.body(self.seed, number, edition), 0
+
+        async def call() -> dict[str, str]:
+            nonlocal version
+            version = (await self._put(document_id, content, key=f"{text.key(self.seed, number)}-{edition}")).version
+            return {}
+
+        facts = {"document_id": document_id, "key": str(edition), "text": _digest(content)}
+        return None if await self._insist("replace", call, **facts) is None else version
+
+    async def follow(self, document_id: str, *, edition: int, after: int) -> None:
+        """Look until searches see an edition that was accepted when the version `after` was live, and write that down.
+
+        `current` says in the ledger since when, with the edition for a version.
+        """
+        until = time.monotonic() + self.patience
+        while time.monotonic() < until:
+            sent, found = time.monotonic(), await self.look(document_id)
+            if found is None or found.state == pb.DOCUMENT_STATE_FAILED:
+                return
+            # Work for older versions is void from the acceptance of this one on: what is later is this content.
+            if found.state == pb.DOCUMENT_STATE_READY and found.version > after:
+                self.ledger.note("current", Outcome.OK, sent=sent, document_id=document_id, version=edition)
+                return
+            await asyncio.sleep(_WATCH_PAUSE_SECONDS)
+
+    async def upload_again(self, document_id: str, number: int) -> None:
+        """Upload a document with the very content it has."""
+        content, key = text.body(self.seed, number), f"{text.key(self.seed, number)}-again"
+
+        async def call() -> dict[str, str]:
+            await self._put(document_id, content, key=key)
+            return {}
+
+        await self._insist("upload_again", call, document_id=document_id)
+
+    async def _put(self, document_id: str, content: str, *, key: str) -> pb.Document:
+        file = HttpBody(content_type="text/plain", data=content.encode())
+        request = pb.UploadDocumentRequest(file=file, document_id=document_id)
+        metadata = (("idempotency-key", key),)
+        stub = DocumentServiceStub(self.channel)
+        return await stub.UploadDocument(iter([request]), timeout=_CALL_SECONDS, metadata=metadata)
+
+    async def _upload_by_grpc(self, key: str, content: str, store: str) -> dict[str, str]:
         attributes = Struct()
         attributes.update({MARK: key})
         file = HttpBody(content_type="text/plain", data=content.encode())
-        request = pb.UploadDocumentRequest(file=file, vector_store_id=self.store, attributes=attributes)
+        request = pb.UploadDocumentRequest(file=file, vector_store_id=store, attributes=attributes)
         stub = DocumentServiceStub(self.channel)
         metadata = (("idempotency-key", key),)
         answer = await stub.UploadDocument(iter([request]), timeout=_CALL_SECONDS, metadata=metadata)
         return {"document_id": answer.id}
 
-    async def _upload_by_rest(self, key: str, content: str) -> dict[str, str]:
-        body = {"content": content, "vector_store_id": self.store, "attributes": {MARK: key}}
+    async def _upload_by_rest(self, key: str, content: str, store: str) -> dict[str, str]:
+        body = {"content": content, "vector_store_id": store, "attributes": {MARK: key}}
         response = await self.http.post("/api/v1/documents", json=body, headers={"idempotency-key": key})
         self.replies.append(response.text)
         if response.status_code == _HTTP_OVERLOADED or response.status_code >= _HTTP_SERVER:
@@ -120,28 +168,34 @@ class Clients:
 
         await self._insist("index", call, document_id=document_id, key=key)
 
-    async def look(self, document_id: str) -> None:
-        """See which version is live."""
+    async def look(self, document_id: str) -> pb.Document | None:
+        """See which version is live; None when there is no such document, one without an id when nothing was heard."""
         sent, stub = time.monotonic(), DocumentServiceStub(self.channel)
         try:
             found = await stub.GetDocument(pb.GetDocumentRequest(document_id=document_id), timeout=_CALL_SECONDS)
         except aio.AioRpcError as error:
-            self._refused("seen", error, sent=sent, document_id=document_id)
-        else:
-            self.ledger.note("seen", Outcome.OK, sent=sent, document_id=document_id, version=found.version)
+            heard = not self._refused("seen", error, sent=sent, document_id=document_id)
+            return None if heard else pb.Document()
+        self.ledger.note("seen", Outcome.OK, sent=sent, document_id=document_id, version=found.version)
+        return found
+
+    async def unfinished(self, document_id: str) -> bool:
+        """Whether there is still something to be done for it, as far as one can see."""
+        found = await self.look(document_id)
+        return found is not None and found.state not in _FINISHED
 
     async def search(self) -> None:
         """Once; what is found is judged later."""
+        store = self.chance.choice((text.STORE, text.SWITCHED))
         sent, stub = time.monotonic(), RetrievalServiceStub(self.channel)
-        query = text.query(self.chance, self.documents)
-        request = retrieval_pb2.SearchRequest(query=query, vector_store_id=self.store, top_k=50)
+        query = text.query(self.chance, self.documents, of=store)
+        request = retrieval_pb2.SearchRequest(query=query, vector_store_id=store, top_k=50)
         try:
             found = await stub.Search(request, timeout=_CALL_SECONDS)
         except aio.AioRpcError as error:
-            self._refused("search", error, sent=sent)
+            self._refused("search", error, sent=sent, key=store)
         else:
-            hits = [(each.document_id, each.document_version) for each in found.results]
-            self.ledger.note("search", Outcome.OK, sent=sent, hits=hits)
+            self.ledger.note("search", Outcome.OK, sent=sent, key=store, hits=[_hit(each) for each in found.results])
 
     async def watch(self, document_id: str) -> None:
         """A document's events to the end, resumed after each cut."""
@@ -181,7 +235,7 @@ class Clients:
     async def chat(self, number: int) -> None:
         """Ask once, and keep what was streamed."""
         stub, sent, events, said = ChatServiceStub(self.channel), time.monotonic(), list[tuple[int, str]](), ""
-        request = chat_pb2.ChatRequest(message=text.query(self.chance, self.documents), vector_store_ids=[self.store])
+        request = chat_pb2.ChatRequest(message=text.query(self.chance, self.documents), vector_store_ids=[text.STORE])
         outcome, reason = Outcome.OK, ""
         try:
             async for event in stub.StreamChat(request, timeout=_CALL_SECONDS):
@@ -202,11 +256,11 @@ class Clients:
         """Ask in the background, until it is accepted; the job's id stands where a document's would."""
         key = f"chat-{self.seed}-{number}"
         question = text.query(random.Random(key), self.documents)  # noqa: S311 - the same body under the same key
-        body = {"message": question, "vector_store_ids": [self.store]}
+        body = {"message": question, "vector_store_ids": [text.STORE]}
         await self.accepted("chat_job", "/api/v1/chat/async", body, key=key, id_field="job_id")
 
-    async def accepted(self, call: str, path: str, body: object, *, key: str, id_field: str) -> None:
-        """Post something under a key, until it is accepted; its id stands where a document's would."""
+    async def accepted(self, call: str, path: str, body: object, *, key: str, id_field: str) -> str:
+        """Post something under a key, until it is accepted; its id, which stands where a document's would."""
 
         async def post() -> dict[str, str]:
             response = await self.http.post(path, json=body, headers={"idempotency-key": key})
@@ -216,9 +270,13 @@ class Clients:
             response.raise_for_status()
             return {"document_id": response.json()[id_field]}
 
-        await self._insist(call, post, key=key)
+        told = await self._insist(call, post, key=key)
+        return told["document_id"] if told else ""
 
-    async def _insist(self, name: str, call: Callable[[], Awaitable[dict[str, str]]], **facts: str) -> None:
+    async def _insist(
+        self, name: str, call: Callable[[], Awaitable[dict[str, str]]], **facts: str
+    ) -> dict[str, str] | None:
+        """Again and again, until it is accepted or refused; what was told, None where nothing was."""
         until = time.monotonic() + self.patience
         while time.monotonic() < until:
             sent = time.monotonic()
@@ -226,11 +284,12 @@ class Clients:
                 told = await call()
             except (aio.AioRpcError, httpx.HTTPError, ConnectionError) as error:
                 if not self._refused(name, error, sent=sent, **facts):
-                    return
+                    return None
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 self.ledger.note(name, Outcome.OK, sent=sent, **{**facts, **told})
-                return
+                return told
+        return None
 
     def _refused(self, name: str, error: Exception, *, sent: float, **facts: str) -> bool:
         """Write it down; whether it is worth another try."""
@@ -241,3 +300,12 @@ class Clients:
         self.replies.append(str(error.details()) if isinstance(error, aio.AioRpcError) else str(error))
         self.ledger.note(name, Outcome.CUT if again else Outcome.REFUSED, sent=sent, reason=reason, **facts)
         return again
+
+
+def _hit(found: retrieval_pb2.SearchResult) -> tuple[str, int, int, int]:
+    generation = generation_of(found.chunk_id, found.vector_store_id, found.document_id, found.document_version)
+    return found.document_id, found.document_version, generation, edition_in(found.content)
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

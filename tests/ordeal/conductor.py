@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tests.ordeal import disk
 from tests.ordeal.mesh import Mesh
 from tests.ordeal.plan import Fault, Kind
 
@@ -15,6 +16,7 @@ _READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 # A supervisor gives up what crashes again and again within five seconds of its start.
 _REST_SECONDS = 6.0
+_STOP_SECONDS = 5.0
 
 
 @dataclass(kw_only=True)
@@ -71,6 +73,15 @@ class Conductor:
                 # It cannot write meanwhile, and what it held in memory dies with it.
                 await asyncio.to_thread(shutil.rmtree, self.mesh.jetstream, ignore_errors=True)
                 process.signal(signal.SIGKILL)
+            case Kind.FULL:
+                with disk.full(process):
+                    await asyncio.sleep(fault.lasts)
+                # A store that met a full disk goes on refusing, whatever room there is, until it is started anew: so
+                # does whoever makes room for one.
+                self._hit_at[fault.victim] = time.monotonic()
+                process.signal(signal.SIGTERM)
+                if not await asyncio.to_thread(process.wait, _STOP_SECONDS):
+                    process.signal(signal.SIGKILL)
 
     async def _ready(self, part: str) -> bool:
         """Wait until the victim of an earlier fault is back."""

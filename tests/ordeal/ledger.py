@@ -22,7 +22,8 @@ class Outcome(StrEnum):
 class Entry:
     """One call; times are of this machine's monotonic clock. A caller that was cut knows nothing of the effect.
 
-    `hits` of a search are (document, version), `events` of a stream (seq, kind), in the order they came in.
+    `hits` of a search are (document, version, generation, edition), `events` of a stream (seq, kind), in the order they
+    came in; `text` is what a chat said, or the SHA-256 of what was uploaded.
     """
 
     call: str

@@ -12,17 +12,22 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode, aio
 from loremesh.ingestion.v1 import document_pb2 as pb
 from loremesh.ingestion.v1.document_pb2_grpc import DocumentServiceStub
+from loremesh.ingestion.v1.generation_pb2 import ActivateIndexGenerationRequest, CreateIndexGenerationRequest
+from loremesh.ingestion.v1.generation_pb2_grpc import IndexGenerationServiceStub
+from loremesh.ingestion.v1.vector_store_pb2 import ChunkingStrategy
 from loremesh_kit.testing import caller
 from psycopg.rows import dict_row
 
 from tests.ordeal.checker import Finding, Promise, judge
 from tests.ordeal.clients import MARK
 from tests.ordeal.ledger import Ledger, Outcome
+from tests.ordeal.passages import edition_in
 from tests.ordeal.steel import WHOLE, Ground, Process, Twin
 from tests.ordeal.stores import DocumentRow, JobRow, Stores
 
 T = TypeVar("T")
 TENANT = "acme"
+STORE = "default"
 _QUIET_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _CALL_SECONDS = 20.0
@@ -40,8 +45,14 @@ _RECEIPTS = """
 SELECT document_id, num_nulls(index_time, objects_time, rows_time) = 0 AS finished FROM deletions
 """
 
+_DOCUMENTS = """
+SELECT documents.id, documents.generation = vector_stores.generation AS live, state, version, failure,
+    documents.attributes
+FROM documents JOIN vector_stores ON vector_stores.id = vector_store_id
+"""
+
 _EXPECTED = """
-SELECT documents.id AS document_id, chunks.version, chunks.index
+SELECT documents.id AS document_id, documents.generation, chunks.version, chunks.index
 FROM chunks JOIN documents ON documents.key = chunks.document_id WHERE chunks.version = documents.version
 """
 
@@ -77,6 +88,41 @@ class Lot:
             key=key,
         )
         return "" if answer is None else str(answer.id)
+
+    async def replace(self, document_id: str, content: str, *, key: str) -> None:
+        """Upload it with other content."""
+        await self._put("replace", document_id, content, key=key)
+
+    async def upload_again(self, document_id: str, content: str) -> None:
+        """Upload it with the content it has."""
+        await self._put("upload_again", document_id, content)
+
+    async def _put(self, name: str, document_id: str, content: str, *, key: str = "") -> None:
+        file = HttpBody(content_type="text/plain", data=content.encode())
+        request = pb.UploadDocumentRequest(file=file, document_id=document_id)
+        await self._call(
+            name,
+            lambda stub: stub.UploadDocument(iter([request]), timeout=_CALL_SECONDS),
+            document_id=document_id,
+            key=key,
+        )
+
+    def sees(self, document_id: str, *, edition: int) -> None:
+        """Write down that from now on no search may find an earlier edition."""
+        now = time.monotonic()
+        self.ledger.note("current", Outcome.OK, sent=now, document_id=document_id, version=edition)
+
+    async def switch(self) -> None:
+        """Build the next generation of the store's index and have searches see that."""
+        with caller(tenant=TENANT):
+            stub: Any = IndexGenerationServiceStub(self.process.channel)
+            strategy = ChunkingStrategy(type="CHUNKING_STRATEGY_TYPE_SENTENCES", max_tokens=16)
+            begin = CreateIndexGenerationRequest(vector_store_id=STORE, chunking_strategy=strategy)
+            generation = (await stub.CreateIndexGeneration(begin, timeout=_CALL_SECONDS)).generation
+            await self.quiet()
+            sent, wanted = time.monotonic(), {"vector_store_id": STORE, "generation": generation}
+            await stub.ActivateIndexGeneration(ActivateIndexGenerationRequest(**wanted), timeout=_CALL_SECONDS)
+        self.ledger.note("switched", Outcome.OK, sent=sent, key=STORE, version=generation)
 
     async def rename(self, document_id: str) -> None:
         """Give it another title."""
@@ -119,14 +165,14 @@ class Lot:
     async def search(self, document_id: str, *, strict: bool = True) -> None:
         """Take what the index holds of a document for what a search would find; `strict` asks first what is live."""
         sent = time.monotonic()
-        points = [(held.document_id, held.version) for held, _ in self._points() if held.document_id == document_id]
+        points = [_hit(held, entry) for held, entry in self._points() if held.document_id == document_id]
         if strict:
             with caller(tenant=TENANT):
-                request = pb.ResolveVersionsRequest(vector_store_id="default", document_ids=[document_id])
+                request = pb.ResolveVersionsRequest(vector_store_id=STORE, document_ids=[document_id])
                 stub: Any = DocumentServiceStub(self.process.channel)
-                live = (await stub.ResolveVersions(request, timeout=_CALL_SECONDS)).versions
-            points = [point for point in points if live.get(point[0]) == point[1]]
-        self.ledger.note("search", Outcome.OK, sent=sent, hits=points)
+                live = await stub.ResolveVersions(request, timeout=_CALL_SECONDS)
+            points = [each for each in points if (live.versions.get(each[0]), live.generation) == each[1:3]]
+        self.ledger.note("search", Outcome.OK, sent=sent, key=STORE, hits=points)
 
     async def promises(self) -> frozenset[Promise]:
         """Those the service makes already."""
@@ -187,7 +233,7 @@ class Lot:
 
     async def stores(self) -> Stores:
         """What they hold."""
-        documents = await self.rows("SELECT id, state, version, attributes, failure FROM documents")
+        lines = await self.rows(_DOCUMENTS)
         jobs = await self.rows("SELECT id, kind, state FROM jobs")
         unsent = await self.rows("SELECT count(*) AS count FROM outbox WHERE sent_at IS NULL")
         expected = await self.rows(_EXPECTED)
@@ -196,11 +242,14 @@ class Lot:
         for row in await self.rows("SELECT run_id, seq FROM events ORDER BY run_id, seq"):
             events.setdefault(row["run_id"], []).append(row["seq"])
         return Stores(
-            documents={row["id"]: _document(row) for row in documents},
+            documents={row["id"]: _document(row) for row in lines if row["live"]},
+            others=[_document(row) for row in lines if not row["live"]],
             jobs=[JobRow(**row) for row in jobs],
             unsent=unsent[0]["count"],
-            expected=frozenset((row["document_id"], row["version"], row["index"]) for row in expected),
-            indexed=[(held.document_id, held.version, entry.chunk.index) for held, entry in self._points()],
+            expected=frozenset(tuple(row.values()) for row in expected),
+            indexed=[
+                (held.document_id, held.generation, held.version, entry.chunk.index) for held, entry in self._points()
+            ],
             objects=frozenset(key.split("/")[1] for key in self.ground.blobs.objects),
             receipts={row["document_id"]: row["finished"] for row in receipts},
             events=events,
@@ -250,3 +299,7 @@ def _document(row: dict[str, Any]) -> DocumentRow:
         key=row["attributes"].get(MARK, ""),
         reason=(row["failure"] or {}).get("reason", ""),
     )
+
+
+def _hit(held: Any, entry: Any) -> tuple[str, int, int, int]:
+    return held.document_id, held.version, held.generation, edition_in(entry.chunk.text)

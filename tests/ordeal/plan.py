@@ -19,10 +19,11 @@ class Kind(StrEnum):
     WIPE = "wipe"
     CUT = "cut"
     SLOW = "slow"
+    FULL = "full"
 
 
 # Of a hundred faults.
-_SHARES = {Kind.KILL: 60, Kind.FREEZE: 10, Kind.RESTART: 10, Kind.WIPE: 6, Kind.CUT: 8, Kind.SLOW: 6}
+_SHARES = {Kind.KILL: 55, Kind.FREEZE: 10, Kind.RESTART: 10, Kind.WIPE: 6, Kind.CUT: 8, Kind.SLOW: 6, Kind.FULL: 5}
 _VICTIMS: dict[Kind, Sequence[str]] = {
     # What does the work is hit three times as often.
     Kind.KILL: (*SERVICES, *STORES, *("ingestion", "retrieval", "agent", "crew") * 2),
@@ -31,6 +32,8 @@ _VICTIMS: dict[Kind, Sequence[str]] = {
     Kind.WIPE: ("nats",),
     Kind.CUT: LINKS,
     Kind.SLOW: LINKS,
+    # Where root runs the mesh, Postgres has an account of its own, out of the limit's reach.
+    Kind.FULL: ("seaweedfs", "seaweedfs", "nats"),
 }
 
 
@@ -70,6 +73,7 @@ def _fault(chance: random.Random, number: int, kind: Kind, interval: float, leas
         Kind.FREEZE: lease * chance.uniform(1.2, 2.0),
         Kind.CUT: chance.uniform(0.5, 3.0),
         Kind.SLOW: chance.uniform(2.0, 6.0),
+        Kind.FULL: chance.uniform(2.0, 6.0),
     }
     return Fault(
         number=number,

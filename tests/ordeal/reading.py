@@ -49,10 +49,19 @@ SELECT run_id, seq, kind, payload, path FROM events WHERE kind IN ('task_started
 
 _EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
 
-_DOCUMENTS = "SELECT id, state, version, attributes, failure, extract(epoch FROM update_time) AS updated FROM documents"
+_DOCUMENTS = """
+SELECT documents.id, documents.generation = vector_stores.generation AS live, state, version, failure, sha256,
+    documents.attributes, extract(epoch FROM documents.update_time) AS updated
+FROM documents JOIN vector_stores ON vector_stores.id = vector_store_id
+"""
+
+# Jobs that are done once more after a long time, for whoever may have written late: let it have passed.
+_PASS_TIME = """
+UPDATE jobs SET due_at = now() WHERE state = 'QUEUED' AND payload ? 'once_more' AND due_at > now() RETURNING id
+"""
 
 _EXPECTED = """
-SELECT documents.id AS document_id, chunks.version, chunks.index
+SELECT documents.id AS document_id, documents.generation, chunks.version, chunks.index
 FROM chunks JOIN documents ON documents.key = chunks.document_id WHERE chunks.version = documents.version
 """
 
@@ -69,6 +78,7 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
     """Wait until no document is on its way, no job to be done and no message to be sent."""
     began = time.monotonic()
     while time.monotonic() < began + seconds:
+        await _rows(mesh, "ingestion", _PASS_TIME)
         busy = await _rows(mesh, "ingestion", _ON_THEIR_WAY)
         busy += await _rows(mesh, "crew", _GOING)
         for schema in _SCHEMAS:
@@ -81,7 +91,7 @@ async def until_quiet(mesh: Mesh, *, seconds: float) -> Quiet:
 
 async def read(mesh: Mesh, runs: Mapping[str, RunRow]) -> Stores:
     """What all stores hold, beside the runs; takes the mesh down, for the index is one process's alone."""
-    documents = {row["id"]: _document(row) for row in await _rows(mesh, "ingestion", _DOCUMENTS)}
+    lines = await _rows(mesh, "ingestion", _DOCUMENTS)
     jobs = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, "SELECT id, kind, state FROM jobs")]
     unsent = [row for schema in _SCHEMAS for row in await _rows(mesh, schema, _UNSENT)]
     expected = await _rows(mesh, "ingestion", _EXPECTED)
@@ -91,7 +101,8 @@ async def read(mesh: Mesh, runs: Mapping[str, RunRow]) -> Stores:
     objects = frozenset(_documents_with_objects(mesh))
     await mesh.stop()
     return Stores(
-        documents=documents,
+        documents={row["id"]: _document(row) for row in lines if row["live"]},
+        others=[_document(row) for row in lines if not row["live"]],
         jobs=[JobRow(**row) for row in jobs],
         unsent=len(unsent),
         expected=frozenset(_place(row) for row in expected),
@@ -135,7 +146,7 @@ def _run(row: dict[str, Any], told: Sequence[dict[str, Any]]) -> RunRow:
 async def settled_after(mesh: Mesh, instant: float, documents: Collection[str]) -> list[float]:
     """For each of these that came to rest after an instant of the wall clock: after how many seconds."""
     rows = await _rows(mesh, "ingestion", _DOCUMENTS)
-    seconds = (float(row["updated"]) - instant for row in rows if row["id"] in documents)
+    seconds = (float(row["updated"]) - instant for row in rows if row["live"] and row["id"] in documents)
     return sorted(each for each in seconds if each > 0)
 
 
@@ -159,11 +170,12 @@ def _document(row: dict[str, Any]) -> DocumentRow:
         version=row["version"],
         key=row["attributes"].get(MARK, ""),
         reason=(row["failure"] or {}).get("reason", ""),
+        sha256=row["sha256"],
     )
 
 
 def _place(row: dict[str, Any]) -> Place:
-    return row["document_id"], row["version"], row["index"]
+    return row["document_id"], row["generation"], row["version"], row["index"]
 
 
 def _numbers(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
@@ -207,7 +219,9 @@ def _points(directory: Path) -> Iterator[Place]:
             records, offset = shard.scroll(request)
             for record in records:
                 payload = record.payload or {}
-                yield payload["document_id"], payload["document_version"], payload["index"]
+                # The first generation is not named.
+                _, _, *generation = json.loads(payload["scope"])
+                yield payload["document_id"], *(generation or [1]), payload["document_version"], payload["index"]
             if offset is None:
                 break
         shard.close()

@@ -13,9 +13,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of an ordeal; `recovery` has for each document that was late its seconds since the last fault."""
+    """What came of an ordeal; `recovery` has for each document that was late its seconds since the last fault.
+
+    `window` is how many unfinished documents all clients together had at most.
+    """
 
     seed: int
+    window: int
     findings: Sequence[Finding]
     entries: Sequence[Entry]
     faults: Sequence[Fault]
@@ -33,10 +37,12 @@ class Report:
         kinds = Counter(fault.kind for fault in self.faults)
         accepted = sum(entry.call == "upload" and entry.outcome is Outcome.OK for entry in self.entries)
         runs = sum(entry.call == "run" and entry.outcome is Outcome.OK for entry in self.entries)
+        switches = sum(entry.call == "switched" and entry.outcome is Outcome.OK for entry in self.entries)
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         lines = [
             "",
             f"seed {self.seed}: {accepted} documents, {runs} runs accepted",
+            f"at most {self.window} documents unfinished at a time; {switches} switches of a generation",
             f"faults: {faults}; {len(self.missed)} left out",
             "calls: " + ", ".join(f"{count} {name}" for name, count in sorted(counted.items())),
             *(f"not checked, for this mesh does not promise it yet: {each}" for each in self._absent()),

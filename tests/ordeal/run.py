@@ -14,6 +14,7 @@ from tests.ordeal.checker import Finding, Promise, judge, leaks
 from tests.ordeal.clients import Clients
 from tests.ordeal.conductor import Conductor
 from tests.ordeal.crews import Crews, noting
+from tests.ordeal.generations import Switching
 from tests.ordeal.ledger import Ledger
 from tests.ordeal.mesh import Mesh, running
 from tests.ordeal.promises import made_by
@@ -26,7 +27,9 @@ _LEASES_OF_QUIET = 2
 _UPLOADERS = 8
 _SEARCH_PAUSE = 0.2
 _CHATS = 40
-_DELETED, _INDEXED_AGAIN, _WATCHED = 0.15, 0.15, 0.2
+_POLL_SECONDS = 0.5
+_LAST_EDITION = 3
+_DELETED, _INDEXED_AGAIN, _WATCHED, _REPLACED, _UPLOADED_AGAIN = 0.15, 0.1, 0.2, 0.15, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Size:
     faults: int = 30
     seconds: float = 80.0
     lease: float = 4.0
+    # How many documents that are not finished an uploader has at most.
+    window: int = 4
 
 
 async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
@@ -77,39 +82,71 @@ async def ordeal(size: Size, *, directory: Path, say: Say) -> Report:
 async def _load_and_break(
     clients: Clients, crews: Crews, conductor: Conductor, faults: Sequence[plan.Fault], size: Size
 ) -> None:
-    stop = asyncio.Event()
+    stop, over, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         searching = group.create_task(_search(clients, stop))
         breaking = group.create_task(conductor.play(faults))
         chatting = group.create_task(_chat(clients, size))
         running = group.create_task(_kick_off(crews, size))
+        switching = group.create_task(Switching(clients=clients).go_on(over=over, done=done))
+        breaking.add_done_callback(lambda _: over.set())
         async with asyncio.TaskGroup() as uploads:
             numbers = iter(range(size.documents))
             began = time.monotonic()
             for _ in range(_UPLOADERS):
                 uploads.create_task(_upload(clients, numbers, size, began, uploads))
         await asyncio.wait({breaking, chatting, running})
+        done.set()
+        await switching
         stop.set()
         await searching
 
 
 async def _upload(clients: Clients, numbers: Iterator[int], size: Size, began: float, group: asyncio.TaskGroup) -> None:
-    """Each document at its time, and then what may become of it."""
+    """Each document at its time, unless too many before it are not finished; and then what may become of it."""
+    unfinished: list[str] = []
     for number in numbers:
         await asyncio.sleep(max(0.0, began + size.seconds * number / size.documents - time.monotonic()))
-        await clients.upload(number)
+        await _make_room(clients, unfinished, size.window)
+        document_id = await clients.upload(number)
         accepted = clients.ledger.acknowledged("upload")
-        if not accepted:
+        if not document_id:
             continue
+        unfinished.append(document_id)
         chance = random.Random(f"{size.seed}/{number}/fate")  # noqa: S311 - the same for the same seed
         fate, other = chance.random(), chance.choice(accepted).document_id
         if fate < _DELETED:
             await clients.delete(other)
         elif fate < _DELETED + _INDEXED_AGAIN:
             await clients.index(other, key=f"index-{size.seed}-{number}")
+            unfinished.append(other)
         elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED:
-            group.create_task(clients.watch(accepted[-1].document_id))
+            group.create_task(clients.watch(document_id))
+        elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED + _REPLACED:
+            group.create_task(_replace(clients, document_id, number))
+        elif fate < _DELETED + _INDEXED_AGAIN + _WATCHED + _REPLACED + _UPLOADED_AGAIN:
+            await clients.upload_again(document_id, number)
         await clients.look(other)
+
+
+async def _make_room(clients: Clients, unfinished: list[str], window: int) -> None:
+    """Wait for the oldest until they are fewer than the window; what is stuck is not waited for for ever."""
+    until = time.monotonic() + clients.patience
+    while len(unfinished) >= window and time.monotonic() < until:
+        if await clients.unfinished(unfinished[0]):
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            del unfinished[0]
+
+
+async def _replace(clients: Clients, document_id: str, number: int) -> None:
+    """Twice: for some the second waits until the first is seen, for others it comes upon it."""
+    for edition in range(2, _LAST_EDITION + 1):
+        version = await clients.replace(document_id, number, edition=edition)
+        if version is None:
+            return
+        if edition == _LAST_EDITION or number % 2:
+            await clients.follow(document_id, edition=edition, after=version)
 
 
 async def _search(clients: Clients, stop: asyncio.Event) -> None:
@@ -159,6 +196,7 @@ async def _heal_and_judge(
     say(f"quiet: {quiet.reached} after {quiet.seconds:.1f} s")
     return Report(
         seed=size.seed,
+        window=size.window * _UPLOADERS,
         findings=findings,
         entries=entries,
         faults=conductor.done,
@@ -170,7 +208,8 @@ async def _heal_and_judge(
 
 def _accepted_before(ledger: Ledger, instant: float) -> set[str]:
     """Documents for which nothing was asked after the last fault."""
-    late = {entry.document_id for entry in ledger.entries if entry.call in ("upload", "index") and entry.at > instant}
+    asking = ("upload", "index", "replace", "upload_again")
+    late = {entry.document_id for entry in ledger.entries if entry.call in asking and entry.at > instant}
     return {entry.document_id for entry in ledger.acknowledged("upload")} - late
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,13 +128,25 @@ class MortalClient(Client):
         await self._life.after(mode, NatsTimeoutError())
 
 
+class Disk(MemoryBlobStore):
+    """Objects on a disk that may be full."""
+
+    full = False
+
+    async def write(self, key: str, pieces: AsyncIterable[bytes]) -> None:
+        """Refused as by a store without room."""
+        if self.full:
+            raise DependencyUnavailable("s3")
+        await super().write(key, pieces)
+
+
 @dataclass(kw_only=True)
 class Ground:
     """What outlives processes: a database, a broker, objects and an index."""
 
     database_url: str
     nats_url: str
-    blobs: Any = field(default_factory=MemoryBlobStore)
+    blobs: Any = field(default_factory=Disk)
     embedder: Any = field(default_factory=MemoryEmbedder)
     index: Any = field(default_factory=MemorySearchIndex)
 

@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-Place = tuple[str, int, int]  # document, version, position of a chunk
+Place = tuple[str, int, int, int]  # document, generation, version, position of a chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRow:
-    """A document in Postgres; `key` is the mark its uploader put on it."""
+    """A document in Postgres; `key` is the mark its uploader put on it, `sha256` that of its bytes."""
 
     id: str
     state: str
     version: int = 0
     key: str = ""
     reason: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,15 @@ class RunRow:
 class Stores:
     """Everything the mesh keeps. `expected` are the chunks Postgres says searches see, `indexed` every point there is.
 
-    `objects` are the documents that have bytes in the object store, `receipts` says of each deleted document whether
-    its purge is finished, `events` are the numbers in each event log, `effects` the ids of messages
-    that had one, `chat_jobs` the status of each job of the agent, `runs` those of crews and flows, `calls` and `notes`
-    how often a tool that changes something was called with each key and each text.
+    `documents` are as their live generation has them, `others` as other generations have them, `objects` are the
+    documents that have bytes in the object store, `receipts` says of each deleted document whether its purge is
+    finished, `events` are the numbers in each event log, `effects` the ids of messages that had one, `chat_jobs` the
+    status of each job of the agent, `runs` those of crews and flows, `calls` and `notes` how often a tool that
+    changes something was called with each key and each text.
     """
 
     documents: Mapping[str, DocumentRow] = field(default_factory=dict)
+    others: Sequence[DocumentRow] = ()
     jobs: Sequence[JobRow] = ()
     unsent: int = 0
     expected: frozenset[Place] = frozenset()

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from loremesh_ingestion.domain.version import chunk_id
 
+from tests.ordeal import text
 from tests.ordeal.checker import Wrong, judge, leaks
 from tests.ordeal.ledger import Entry, Ledger, Outcome, read
+from tests.ordeal.passages import edition_in, generation_of
 from tests.ordeal.stores import DocumentRow, JobRow, RunRow, Stores
 
 pytestmark = pytest.mark.unit
@@ -18,8 +21,8 @@ def ok(call, at=1.0, **facts):
 GOOD = Stores(
     documents={"d": DocumentRow(id="d", state="READY", version=1, key="k")},
     jobs=[JobRow(id="j", kind="index", state="SUCCEEDED")],
-    expected=frozenset({("d", 1, 0)}),
-    indexed=[("d", 1, 0)],
+    expected=frozenset({("d", 1, 1, 0)}),
+    indexed=[("d", 1, 1, 0)],
     objects=frozenset({"d"}),
     events={"d": [1, 2, 3]},
 )
@@ -44,8 +47,8 @@ def test_nothing_is_wrong_where_all_is_well():
         (Wrong.STUCK, replace(GOOD, documents={"d": DocumentRow(id="d", state="PARSING", version=1)})),
         (Wrong.STUCK, replace(GOOD, jobs=[JobRow(id="j", kind="index", state="RUNNING")])),
         (Wrong.STUCK, replace(GOOD, unsent=1)),
-        (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 0)])),
-        (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 0), ("d", 1, 1)])),
+        (Wrong.DUPLICATED, replace(GOOD, indexed=[("d", 1, 1, 0), ("d", 1, 1, 0)])),
+        (Wrong.ORPHANED, replace(GOOD, indexed=[("d", 1, 1, 0), ("d", 1, 1, 1)])),
         (Wrong.UNTRUE, replace(GOOD, events={"d": [1, 3]})),
         (Wrong.DUPLICATED, replace(GOOD, effects=["m", "m"])),
     ],
@@ -120,7 +123,7 @@ def test_a_document_whose_deletion_was_cut_may_be_there_or_not():
 def test_a_search_sent_after_the_ok_of_a_deletion_finds_nothing_of_it():
     deleted = ok("delete", at=2.0, document_id="d")
     stores = Stores(receipts={"d": True})
-    before = Entry(call="search", outcome=Outcome.OK, sent=1.9, at=2.5, hits=[("d", 1)])
+    before = Entry(call="search", outcome=Outcome.OK, sent=1.9, at=2.5, hits=[("d", 1, 1, 0)])
     assert judge([deleted, before], stores) == []
     assert wrongs([deleted, replace(before, sent=2.1)], stores) == [Wrong.STALE]
 
@@ -129,10 +132,84 @@ def test_a_search_sent_after_a_version_was_seen_finds_none_before_it_and_mixes_n
     seen = ok("seen", at=2.0, document_id="d", version=2)
     again = ok("index", document_id="d")
     stores = replace(GOOD, documents={"d": DocumentRow(id="d", state="READY", version=2)})
-    search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1)])
+    search = Entry(call="search", outcome=Outcome.OK, sent=2.1, at=2.5, hits=[("d", 1, 1, 0)])
     assert wrongs([again, seen, search], stores) == [Wrong.STALE]
-    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1), ("d", 2)])], stores) == [Wrong.STALE]
-    assert judge([again, seen, replace(search, hits=[("d", 2)])], stores) == []
+    assert wrongs([again, seen, replace(search, sent=1.0, hits=[("d", 1, 1, 0), ("d", 2, 1, 0)])], stores) == [
+        Wrong.STALE
+    ]
+    assert judge([again, seen, replace(search, hits=[("d", 2, 1, 0)])], stores) == []
+
+
+def search(at, *hits):
+    return Entry(call="search", outcome=Outcome.OK, sent=at, at=at + 0.5, key="s", hits=hits)
+
+
+def switch(sent, at, generation, outcome=Outcome.OK):
+    return Entry(call="switched", outcome=outcome, sent=sent, at=at, key="s", version=generation)
+
+
+def test_a_search_that_mixes_generations_is_stale():
+    assert judge([search(1.0, ("d", 1, 1, 0), ("e", 1, 1, 0))], GOOD) == []
+    asked = switch(0.5, 2.0, 2)
+    assert wrongs([asked, search(1.0, ("d", 1, 1, 0), ("e", 1, 2, 0))], GOOD) == [Wrong.STALE]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.CUT])
+def test_a_generation_is_found_while_it_may_be_live_and_not_after_the_ok_of_a_switch(outcome):
+    there, back = switch(1.0, 2.0, 2), switch(5.0, 6.0, 1, outcome)
+    for at, generation in ((0.0, 1), (0.6, 2), (1.5, 1), (1.5, 2), (3.0, 2), (4.6, 1), (5.5, 2)):
+        assert judge([there, back, search(at, ("d", 1, generation, 0))], GOOD) == []
+    assert wrongs([there, back, search(0.1, ("d", 1, 2, 0))], GOOD) == [Wrong.STALE]
+    assert wrongs([there, back, search(2.1, ("d", 1, 1, 0))], GOOD) == [Wrong.STALE]
+    assert wrongs([there, back, search(7.0, ("d", 1, 2, 0))], GOOD) == [Wrong.STALE] * (outcome is Outcome.OK)
+    assert wrongs([replace(there, outcome=Outcome.REFUSED), search(3.0, ("d", 1, 2, 0))], GOOD) == [Wrong.STALE]
+
+
+def test_an_edition_is_not_found_after_a_newer_was_ready():
+    current = ok("current", at=2.0, document_id="d", version=2)
+    assert judge([current, search(1.9, ("d", 1, 1, 1))], GOOD) == []
+    assert judge([current, search(2.1, ("d", 1, 1, 2), ("d", 1, 1, 0))], GOOD) == []
+    assert wrongs([current, search(2.1, ("d", 1, 1, 1))], GOOD) == [Wrong.STALE]
+
+
+def test_a_version_has_one_edition_and_a_later_one_none_before_it():
+    assert judge([search(1.0, ("d", 1, 1, 1)), search(2.0, ("d", 2, 1, 1)), search(3.0, ("d", 3, 1, 2))], GOOD) == []
+    assert wrongs([search(1.0, ("d", 1, 1, 1)), search(2.0, ("d", 1, 1, 2))], GOOD) == [Wrong.STALE]
+    assert wrongs([search(1.0, ("d", 1, 1, 2)), search(2.0, ("d", 2, 1, 1))], GOOD) == [Wrong.STALE]
+
+
+def test_a_document_ends_with_the_bytes_that_were_accepted_last():
+    document = replace(GOOD.documents["d"], sha256="new")
+    uploads = [ok("upload", document_id="d", key="k", text="old"), ok("replace", document_id="d", key="2", text="new")]
+    assert judge(uploads, replace(GOOD, documents={"d": document})) == []
+    old = replace(document, sha256="old")
+    assert wrongs(uploads, replace(GOOD, documents={"d": old})) == [Wrong.LOST]
+    assert wrongs(uploads, replace(GOOD, documents={"d": document}, others=[old])) == [Wrong.LOST]
+    cut = replace(uploads[1], outcome=Outcome.CUT)
+    assert judge([uploads[0], cut], replace(GOOD, documents={"d": document})) == []
+
+
+def test_what_is_wrong_in_a_generation_that_is_not_live_is_wrong():
+    waiting = DocumentRow(id="d", state="PARSING")
+    assert wrongs(UPLOADED, replace(GOOD, others=[waiting])) == [Wrong.STUCK]
+    assert wrongs(UPLOADED, replace(GOOD, others=[replace(waiting, state="FAILED")])) == [Wrong.LOST]
+
+
+def test_content_that_was_there_makes_no_version():
+    again = ok("upload_again", document_id="d")
+    assert judge([*UPLOADED, again], GOOD) == []
+    twice = replace(GOOD, documents={"d": DocumentRow(id="d", state="READY", version=2, key="k")})
+    assert wrongs([*UPLOADED, again], twice) == [Wrong.DUPLICATED]
+
+
+def test_the_generation_and_edition_of_a_passage_are_in_its_id_and_text():
+    place = {"tenant": "default", "document_id": "d", "version": 2, "index": 3}
+    for store, generation in ((text.SWITCHED, 1), (text.SWITCHED, 7), (text.STORE, 1)):
+        chunk = chunk_id(vector_store_id=store, generation=generation, **place)
+        assert generation_of(chunk, store, "d", 2) == generation
+        assert generation_of(chunk, store, "d", 1) == 0
+    assert [edition_in(text.body(1, 4, edition).split("\n\n")[0]) for edition in (1, 2)] == [1, 2]
+    assert text.body(1, 4, 1).split("\n\n")[1:] == text.body(1, 4, 2).split("\n\n")[1:]
 
 
 def test_a_version_that_goes_back_is_stale():

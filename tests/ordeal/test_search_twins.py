@@ -28,6 +28,17 @@ async def test_a_search_that_asks_the_index_alone_finds_what_is_deleted(make_lot
         assert Wrong.STALE in {finding.wrong for finding in await lot.verdict(promises=EVERY_PROMISE)}
 
 
+async def test_a_search_that_asks_the_index_alone_mixes_generations(make_lot):
+    async with make_lot() as lot:
+        document_id = await lot.upload(SMALL)
+        await lot.quiet()
+        await lot.switch()
+        await lot.search(document_id)
+        assert await lot.verdict(promises=EVERY_PROMISE) == []
+        await lot.search(document_id, strict=False)
+        assert {finding.wrong for finding in await lot.verdict(promises=EVERY_PROMISE)} == {Wrong.STALE}
+
+
 @pytest.mark.parametrize(("twin", "expected"), [(WHOLE, set()), (twins.KEY_IGNORED, {Wrong.DUPLICATED})])
 async def test_indexing_anew_twice_under_one_key_is_once(make_lot, twin, expected):
     async with make_lot(twin) as lot:

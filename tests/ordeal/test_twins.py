@@ -62,6 +62,36 @@ async def frozen_while_another_indexed_anew(lot: Lot) -> None:
     await lot.look(document_id)
 
 
+async def frozen_while_another_replaced(lot: Lot) -> None:
+    """As above, but it is another text that comes between."""
+    document_id = await lot.upload(f"This is edition1. {SMALL}")
+    await lot.quiet()
+    struck = lot.process
+    struck.life.aim(Aim(Point("index.upsert@index:writing.write"), Mode.FROZEN))
+    await lot.replace(document_id, f"This is edition2. {SMALL}", key="2")
+    async with asyncio.timeout(20):
+        await struck.life.frozen.wait()
+    await lot.start()
+    await lot.replace(document_id, f"This is edition3. {SMALL}", key="3")
+    await lot.quiet()
+    lot.sees(document_id, edition=3)
+    await late(struck)
+    await lot.search(document_id)
+
+
+async def uploaded_on_a_full_disk(lot: Lot) -> None:
+    lot.ground.blobs.full = True
+    await lot.upload(SMALL)
+    lot.ground.blobs.full = False
+
+
+async def uploaded_again_as_it_is(lot: Lot) -> None:
+    document_id = await lot.upload(SMALL)
+    await lot.quiet()
+    await lot.upload_again(document_id, SMALL)
+    await lot.quiet()
+
+
 async def deleted(lot: Lot) -> None:
     document_id = await lot.upload(SMALL)
     await lot.quiet()
@@ -79,6 +109,9 @@ CASES = {
         Wrong.DUPLICATED,
     ),
     "no fence": (twins.NO_FENCE, frozen_while_another_indexed_anew, Wrong.STALE),
+    "no fence, and another text": (twins.NO_FENCE, frozen_while_another_replaced, Wrong.STALE),
+    "a refusal of the object store not heard": (twins.REFUSAL_UNHEARD, uploaded_on_a_full_disk, Wrong.STUCK),
+    "the content there is not compared": (twins.CONTENT_UNKNOWN, uploaded_again_as_it_is, Wrong.DUPLICATED),
     "no purge of the object store": (twins.NO_PURGE, deleted, Wrong.ORPHANED),
 }
 
@@ -88,7 +121,7 @@ async def found(make_lot, twin: Twin, ordeal: Ordeal) -> set[Wrong]:
         await lot.upload("The first upload makes the default vector store.")
         await lot.quiet()
         await ordeal(lot)
-        promises = frozenset({Promise.STRICT_SEARCH})
+        promises = frozenset({Promise.STRICT_SEARCH, Promise.IDEMPOTENCY})
         if twin is WHOLE:
             return {finding.wrong for finding in await lot.settled_verdict(promises=promises)}
         await lot.pass_time()

@@ -2,12 +2,13 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from loremesh_ingestion.ports import IndexedDocument, IndexEntry
+from loremesh_kit.errors import DependencyUnavailable
 from loremesh_kit.postgres import Connection
 from loremesh_kit.server import Wired
 from loremesh_kit.worker import JobWorker
@@ -98,6 +99,23 @@ class _Hoarder:
         return 0
 
 
+class _Careless:
+    """An object store whose refusal to write is not heard."""
+
+    def __init__(self, blobs: Any) -> None:
+        self._blobs = blobs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def write(self, key: str, pieces: AsyncIterable[bytes]) -> None:
+        """Whatever comes of it."""
+        with suppress(DependencyUnavailable):
+            await self._blobs.write(key, pieces)
+        async for _ in pieces:
+            pass
+
+
 class _Sluggish:
     """An index whose deletions have not begun."""
 
@@ -137,6 +155,13 @@ NO_FENCE = Twin(
     ]
 )
 NO_PURGE = Twin(ports=lambda name, port: _Hoarder(port) if name == "blobs" else port)
+REFUSAL_UNHEARD = Twin(ports=lambda name, port: _Careless(port) if name == "blobs" else port)
+CONTENT_UNKNOWN = Twin(
+    # The bytes a document has are not compared with those that come for it.
+    rewrites=[
+        (r"documents\.sha256(?=.* FROM documents WHERE id = %s ORDER BY live DESC, key FOR UPDATE)", "'' AS sha256"),
+    ]
+)
 SLUGGISH_INDEX = Twin(ports=lambda name, port: _Sluggish(port) if name == "index" else port)
 KEY_IGNORED = Twin(
     rewrites=[

@@ -21,16 +21,16 @@ BUILDING, COMPLETE, LIVE = (
 
 
 class GatedEmbedder(MemoryEmbedder):
-    """Holds back one model until its gate is opened."""
+    """Holds back some models until its gate is opened."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.held = "other"
+        self.held = {"other"}
         self.open = asyncio.Event()
         self.waiting = 0
 
     async def embed(self, texts: Sequence[str], *, model: str):
-        if model == self.held:
+        if model in self.held:
             self.waiting += 1
             await self.open.wait()
         return await super().embed(texts, model=model)
@@ -273,7 +273,7 @@ async def test_what_nobody_can_read_does_not_keep_a_generation_from_going_live(s
 async def test_a_document_on_its_way_while_it_is_switched_has_one_end_in_its_log(start_service):
     """It is READY in the next generation first; who watches it hears so at the switch."""
     embedder = GatedEmbedder()
-    embedder.held = "memory"
+    embedder.held = {"memory"}
     async with start_service(embedder=embedder) as service:
         embedder.open.set()
         await service.settled(await service.upload(b"One."))
@@ -294,6 +294,28 @@ async def test_a_document_on_its_way_while_it_is_switched_has_one_end_in_its_log
         await service.idle()
         told = [event.WhichOneof("payload") for event in await service.watch(late.id)]
         assert told.count("ready") == 1
+
+
+async def test_a_switch_takes_no_document_back_to_an_older_version(start_service, refused):
+    """The live generation has its second version and works on the third, the other one is still at the first."""
+    embedder = GatedEmbedder()
+    async with start_service(embedder=embedder) as service:
+        embedder.open.set()
+        document = await service.settled(await service.upload(b"One."))
+        await create(service)
+        await complete(service, 2)
+        embedder.open.clear()
+        await service.upload(b"Two.", document_id=document.id)
+        assert (await service.settled(document)).version == 2
+        embedder.held.add("memory")
+        await service.upload(b"Three.", document_id=document.id)
+        async with refused("GENERATION_STATE_UNSUITABLE", "FAILED_PRECONDITION"):
+            await activate(service, 2)
+        assert (await service.get(document.id)).version == 2
+        embedder.open.set()
+        await complete(service, 2)
+        await activate(service, 2)
+        assert (await service.get(document.id)).version == 3
 
 
 async def test_uploads_and_replacements_during_the_building_are_in_it(service):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from loremesh_kit.errors import DependencyUnavailable
 from loremesh_retrieval.adapters.edge import EdgeIndex
 from loremesh_retrieval.adapters.edge_shards import DataDirectoryInUseError
 from loremesh_retrieval.domain.chunks import SparseVector
@@ -55,6 +56,21 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path, make_chunk):
         assert await index.fetch(MODEL, SCOPE, [point_id]) == {point_id: written.chunk}
         rankings = await index.rank(MODEL, SCOPE, QueryVectors((1.0, 0.0), SparseVector([1], [1.0])), limit=5)
         assert [len(rankings[branch]) for branch in Branch] == [1, 1]
+
+
+async def test_without_room_on_the_disk_it_takes_no_more_and_gives_and_deletes_what_it_has(tmp_path, make_chunk):
+    """Else the kernel would end the process at a write to a mapped file."""
+    async with EdgeIndex.open(tmp_path) as index:
+        await index.upsert(MODEL, 2, SCOPE, [make_chunk(dense=(1.0, 0.0))])
+    async with EdgeIndex.open(tmp_path, least_free=1 << 60) as index:
+        for model in (MODEL, "another model"):
+            with pytest.raises(DependencyUnavailable):
+                await index.upsert(model, 2, SCOPE, [make_chunk("b", dense=(1.0, 0.0))])
+        assert await index.count(MODEL, SCOPE) == 1
+        assert await index.delete(MODEL, SCOPE) == 1
+    async with EdgeIndex.open(tmp_path) as index:
+        await index.upsert(MODEL, 2, SCOPE, [make_chunk("b", dense=(1.0, 0.0))])
+        assert await index.count(MODEL, SCOPE) == 1
 
 
 async def test_much_deleted_and_restarted_it_still_takes_writes(tmp_path, make_chunk):

@@ -13,11 +13,13 @@ from loremesh_ingestion.domain.generation import Generation
 from loremesh_ingestion.records import Connection
 
 # `seen` is the document as it is live, `other` in the generation. Nothing that searches see may be lost by a switch,
-# but for what cannot be read; and what is on its way in both may go on in either.
+# but for what cannot be read, nor give way to an older version; and what is on its way in both may go on in either.
 _MISSING = """
 other.key IS NULL OR seen.version > 0 AND NOT (
-    other.state = 'READY' OR other.state = 'FAILED' AND NOT (other.failure ->> 'retryable')::boolean
-    OR seen.state <> 'READY' AND other.version > 0
+    other.state = 'READY'
+    OR other.state = 'FAILED' AND NOT (other.failure ->> 'retryable')::boolean
+        AND (other.version = 0 OR other.version >= seen.version)
+    OR seen.state <> 'READY' AND other.version >= seen.version
 )
 """
 

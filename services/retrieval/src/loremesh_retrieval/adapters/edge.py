@@ -18,7 +18,7 @@ from loremesh_kit.errors import DeadlineExceeded
 from loremesh_kit.filters import Filter
 
 from loremesh_retrieval.adapters import edge_requests
-from loremesh_retrieval.adapters.edge_shards import Shard, Shards
+from loremesh_retrieval.adapters.edge_shards import LEAST_FREE_BYTES, Shard, Shards
 from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
 from loremesh_retrieval.domain.collections import check_dimension
 from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, version_in, versions_in
@@ -43,9 +43,12 @@ class EdgeIndex:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directory: Path) -> AsyncIterator[Self]:
-        """Open the index below `directory`; raises DataDirectoryInUseError."""
-        shards = Shards(directory)
+    async def open(cls, directory: Path, *, least_free: int = LEAST_FREE_BYTES) -> AsyncIterator[Self]:
+        """Open the index below `directory`; raises DataDirectoryInUseError.
+
+        With less than `least_free` bytes free on its disk it takes no more chunks: they raise DependencyUnavailable.
+        """
+        shards = Shards(directory, least_free=least_free)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="edge") as thread:
             index = cls(shards=shards, thread=thread)
             await index._run(shards.open, seconds=_OPEN_SECONDS)
@@ -107,6 +110,7 @@ class EdgeIndex:
         """See ports.ChunkStore."""
 
         def on_thread() -> Shard:
+            self._shards.require_room()
             shard = self._shards.get(model) or self._shards.create(model, dimension)
             check_dimension(model, expected=shard.dimension, actual=dimension)
             shard.index_ranges(range_fields(indexed.chunk.attributes for indexed in chunks))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import qdrant_edge as edge
 import structlog
+from loremesh_kit.errors import DependencyUnavailable
 
 from loremesh_retrieval.adapters import edge_requests
 from loremesh_retrieval.domain.collections import collection_name
@@ -20,6 +21,8 @@ _MANIFEST, _SHARD, _UNFINISHED = "manifest.json", "shard", ".new"
 _SWEPT_POINTS = 20_000
 # Updates which a start after a crash has to repeat: about two seconds' worth.
 _UNFLUSHED_POINTS = 20_000
+# The engine writes to files which it maps: where one finds no room, the kernel ends the process.
+LEAST_FREE_BYTES = 128 * 1024 * 1024
 # Indexed attributes of numbers and times; more are ordered too, slower.
 _RANGE_INDEXES = 64
 _log = structlog.get_logger(__name__)
@@ -70,8 +73,10 @@ class Shard:
 class Shards:
     """The shards below one directory, which no other process may open."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, least_free: int = LEAST_FREE_BYTES) -> None:
+        """Nothing is added while fewer bytes than `least_free` are free on the directory's disk."""
         self._directory = directory
+        self._least_free = least_free
         self._shards: dict[str, Shard] = {}
         self._open = ExitStack()
 
@@ -101,6 +106,13 @@ class Shards:
     def get(self, model: str) -> Shard | None:
         """The model's shard, None when nothing was ever written to it."""
         return self._shards.get(model)
+
+    def require_room(self) -> None:
+        """Raise DependencyUnavailable while the disk is all but full; what is there can be read and deleted."""
+        free = shutil.disk_usage(self._directory).free
+        if free < self._least_free:
+            _log.warning("no room for the index", free_bytes=free, least_bytes=self._least_free)
+            raise DependencyUnavailable("engine")
 
     def create(self, model: str, dimension: int) -> Shard:
         """A new shard for the model; one whose making is cut short leaves nothing behind."""

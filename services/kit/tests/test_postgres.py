@@ -3,7 +3,7 @@
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import psycopg
 import pytest
@@ -246,3 +246,42 @@ async def test_a_cancelled_caller_gives_its_connection_back(database_urls):
         with pytest.raises(asyncio.CancelledError):
             await slow
         assert await count(database, "acme") == 0
+
+
+async def test_a_connection_that_was_left_in_a_pipeline_is_used_by_nobody_else(database_urls):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    async with open_database(settings) as database:
+        left = AsyncExitStack()
+        with pytest.raises(RuntimeError):
+            async with database.transaction("acme") as connection:
+                await left.enter_async_context(connection.pipeline())
+                raise RuntimeError
+        async with database.transaction("acme") as connection:
+            await connection.execute(INSERT, ["acme", "1"])
+        assert await count(database, "acme") == 1
+        with suppress(psycopg.Error):
+            await left.aclose()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.01, 0.02, 0.03, 0.05])
+async def test_a_caller_cancelled_in_a_pipeline_leaves_a_connection_that_works(database_urls, seconds):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+
+    async def slowly():
+        with caller(tenant="acme"):
+            async with database.pipeline() as connection:
+                for _ in range(3):
+                    await connection.execute("SELECT pg_sleep(0.01)")
+
+    async with open_database(settings) as database:
+        await database.ready()
+        for _ in range(5):
+            slow = asyncio.create_task(slowly())
+            await asyncio.sleep(seconds)
+            # And once more while it tidies up.
+            for _ in range(3):
+                slow.cancel()
+                await asyncio.sleep(0.001)
+            await asyncio.wait([slow])
+            async with database.transaction("acme") as connection:
+                await connection.execute("SELECT 1")

@@ -57,6 +57,11 @@ class Connection(AsyncConnection[Row]):
         self.taker: Taker | None = None
         self.afterwards: list[Callable[[bool], None]] = []
 
+    @property
+    def in_pipeline(self) -> bool:
+        """Whether statements go out without being waited for."""
+        return self._pipeline is not None or self.pgconn.pipeline_status is not PipelineStatus.OFF
+
     @asynccontextmanager
     async def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
@@ -299,11 +304,17 @@ class Database:
             finally:
                 topics, ended = tuple(connection.topics), connection.afterwards
                 try:
-                    await self._pool.putconn(connection)
+                    await self._give_back(connection)
                 finally:
                     _tell_ended(ended, committed=committed)
         for topic in topics:
             self.tell(topic)
+
+    async def _give_back(self, connection: Connection) -> None:
+        if connection.in_pipeline:
+            # Whoever had it was cut off as they left: nobody knows what is still on its way.
+            await connection.close()
+        await self._pool.putconn(connection)
 
     async def _begin(self, first: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         # A restart of Postgres leaves dead connections in the pool; checking each one at each use would cost
@@ -323,7 +334,7 @@ class Database:
         try:
             return connection, await first(connection)
         except BaseException:
-            await self._pool.putconn(connection)
+            await self._give_back(connection)
             raise
 
 

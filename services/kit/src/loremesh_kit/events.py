@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from nats.aio.client import Client
@@ -90,8 +91,8 @@ class Bus:
         self._started = self._closing = False
         self._outgoing_nudges: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
         self._reconnect_listeners: set[Callable[[], None]] = set()
-        # How often this process had to make a stream: more than once means that the broker lost its store.
-        self.streams_created = 0
+        # Connections and streams made by this process so far: the store behind a new one may be another one.
+        self.beginnings = 0
 
     @property
     def is_connected(self) -> bool:
@@ -157,10 +158,19 @@ class Bus:
                 await jetstream.stream_info(name)
             except NotFoundError:
                 await jetstream.add_stream(config)
-                self.streams_created += 1
+                self.beginnings += 1
                 _log.info("stream made", stream=name)
             else:
                 await jetstream.update_stream(config)
+
+    async def service_stream_made(self) -> datetime | None:
+        """When the broker made the stream of this service; None where there is none."""
+        with translated():
+            try:
+                info = await self._connected_jetstream().stream_info(stream_of(self._service))
+            except NotFoundError:
+                return None
+        return info.created
 
     async def ensure_service_stream(self) -> None:
         """The stream that carries this service's jobs and facts."""
@@ -232,6 +242,7 @@ class Bus:
             reconnected_cb=self._reconnected,
             closed_cb=self._closed,
         )
+        self.beginnings += 1
         _log.info("nats connected")
         while True:
             topic = await self._outgoing_nudges.get()
@@ -256,6 +267,7 @@ class Bus:
             _log.warning("nats disconnected")
 
     async def _reconnected(self) -> None:
+        self.beginnings += 1
         _log.info("nats reconnected")
         for listener in tuple(self._reconnect_listeners):
             listener()

@@ -55,7 +55,8 @@ FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS unsent (tenant, id)
 WHERE outbox.tenant = unsent.tenant AND outbox.id = unsent.id AND sent_at IS NULL
 """
 
-_SEND_AGAIN = "UPDATE outbox SET sent_at = NULL WHERE sent_at IS NOT NULL"
+# Clocks differ; what is sent once more has one effect.
+_SEND_AGAIN = "UPDATE outbox SET sent_at = NULL WHERE sent_at < %(made)s::timestamptz + interval '1 min'"
 
 
 async def emit(connection: AsyncConnection[Row], *, name: str, payload: Mapping[str, Any]) -> str:
@@ -97,7 +98,7 @@ class Relay:
         self._bus = bus
         self._service = service
         self._written = asyncio.Event()
-        self._streams_created = 0
+        self._beginnings = 0
         database.listen(self._hear)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,10 +144,11 @@ class Relay:
         )
 
     async def _send_again_what_a_lost_stream_held(self) -> None:
-        created = self._bus.streams_created
-        if created != self._streams_created:
-            await self._database.fetch_across_tenants(_SEND_AGAIN)
-            self._streams_created = created
+        """Whoever made a new one, and whatever became of them: it holds nothing that was sent before."""
+        beginnings = self._bus.beginnings
+        if beginnings != self._beginnings and (made := await self._bus.service_stream_made()):
+            await self._database.fetch_across_tenants(_SEND_AGAIN, {"made": made})
+            self._beginnings = beginnings
 
     async def _wait(self) -> None:
         with suppress(TimeoutError):

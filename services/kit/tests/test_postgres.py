@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from loremesh_kit import deadline
 from loremesh_kit.errors import DeadlineExceeded, DependencyUnavailable, IdentityMissing
-from loremesh_kit.postgres import open_database, touch
+from loremesh_kit.postgres import open_database, together, touch
 from loremesh_kit.settings import ServiceSettings
 from loremesh_kit.testing import caller
 
@@ -246,6 +246,31 @@ async def test_a_cancelled_caller_gives_its_connection_back(database_urls):
         with pytest.raises(asyncio.CancelledError):
             await slow
         assert await count(database, "acme") == 0
+
+
+async def test_a_connection_is_used_again_however_it_was_used(database_urls):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    pid, pids = "SELECT pg_backend_pid() AS pid", set()
+    async with open_database(settings) as database:
+        with caller(tenant="acme"):
+            for _ in range(2):
+                pids.add((await database.fetch(pid))[0]["pid"])
+                for way in (database.transaction, database.pipeline):
+                    async with way() as connection:
+                        pids.add((await (await connection.execute(pid)).fetchone())["pid"])
+    assert len(pids) == 1
+
+
+async def test_what_goes_together_is_not_waited_for(database):
+    async with database.transaction("acme") as connection:
+        assert not connection.in_pipeline
+        async with together(connection):
+            assert connection.in_pipeline
+            async with together(connection):
+                await connection.execute(INSERT, ["acme", "1"])
+            assert connection.in_pipeline
+        assert not connection.in_pipeline
+    assert await count(database, "acme") == 1
 
 
 async def test_a_connection_that_was_left_in_a_pipeline_is_used_by_nobody_else(database_urls):

@@ -60,7 +60,7 @@ class Connection(AsyncConnection[Row]):
     @property
     def in_pipeline(self) -> bool:
         """Whether statements go out without being waited for."""
-        return self._pipeline is not None or self.pgconn.pipeline_status is not PipelineStatus.OFF
+        return self._pipeline is not None or self.pgconn.pipeline_status != PipelineStatus.OFF
 
     @asynccontextmanager
     async def transaction(
@@ -80,10 +80,10 @@ class Connection(AsyncConnection[Row]):
 @asynccontextmanager
 async def together(connection: AsyncConnection[Row]) -> AsyncIterator[None]:
     """Inside, statements go out together, and only what is fetched is waited for, and the end."""
-    if connection.pgconn.pipeline_status is not PipelineStatus.OFF:
-        yield
-        return
-    async with connection.pipeline():
+    if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+        async with connection.pipeline():
+            yield
+    else:
         yield
 
 

@@ -93,6 +93,30 @@ async def test_a_lost_job_takes_nothing_with_it_of_what_was_decided_together(the
     assert set((await these.views.get(run_id)).state.done) == {f"{run_id}.1", f"{run_id}.3"}
 
 
+async def test_an_event_that_cannot_be_decided_takes_nothing_with_it_of_what_came_at_once(these):
+    run_id = await these.begin(tasks=3, at_once=3)
+    senseless = TaskEnded(time=SystemClock().now(), task_id=f"{run_id}.2", outcome=None)
+    events = [ended(f"{run_id}.1"), senseless, ended(f"{run_id}.3")]
+    telling = [asyncio.ensure_future(these.running.apply(run_id, [event])) for event in events]
+    await asyncio.wait(telling)
+
+    assert [each.exception() is None for each in telling] == [True, False, True]
+    assert set((await these.views.get(run_id)).state.done) == {f"{run_id}.1", f"{run_id}.3"}
+
+
+async def test_who_leaves_before_their_turn_tells_nothing(these):
+    run_id = await these.begin(tasks=3, at_once=3)
+    async with these.database.transaction() as connection:
+        await these.store.lock(connection, run_id)
+        telling = [asyncio.ensure_future(these.running.apply(run_id, [ended(f"{run_id}.{n}")])) for n in range(1, 4)]
+        await asyncio.sleep(0.05)
+        telling[1].cancel()
+        await asyncio.sleep(0.05)
+    await asyncio.wait(telling)
+
+    assert set((await these.views.get(run_id)).state.done) == {f"{run_id}.1", f"{run_id}.3"}
+
+
 async def test_who_leaves_while_telling_a_run_leaves_what_others_tell(these):
     run_id = await these.begin(tasks=3, at_once=3)
     async with these.database.transaction() as connection:

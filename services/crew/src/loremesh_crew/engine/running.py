@@ -9,8 +9,7 @@ from weakref import WeakValueDictionary
 
 from loremesh_kit import identity, jobs
 from loremesh_kit.clock import Clock
-from loremesh_kit.errors import ServiceError
-from loremesh_kit.jobs import FenceLost, Job
+from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database, Row
 from psycopg import AsyncConnection
 
@@ -20,7 +19,7 @@ from loremesh_crew.errors import EngineVersionUnknown
 from loremesh_crew.ports import Change, Decision, Due, Machines, NewRecord, RunRecord, RunStore
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Told:
     """What somebody has to tell a run, and the job that is done once it is decided."""
 
@@ -90,16 +89,22 @@ class Running:
         told = _Told(events, job)
         gate = self._gates.setdefault((identity.current().tenant, run_id), _Gate())
         gate.waiting.append(told)
-        async with gate.lock:
-            if not told.done:
-                await self._decide_together(run_id, gate, told)
+        try:
+            async with gate.lock:
+                if not told.done:
+                    await self._decide_together(run_id, gate, told)
+        finally:
+            if told in gate.waiting:
+                # Cancelled as they waited: what they would have told is told by whoever takes up their job.
+                gate.waiting.remove(told)
 
     async def _decide_together(self, run_id: str, gate: "_Gate", mine: "_Told") -> None:
         """All that waits in one transaction; where that cannot be, `mine` alone, and the others are on their own."""
         batch, gate.waiting = gate.waiting, []
         try:
             await self._write(run_id, batch)
-        except (ServiceError, FenceLost):
+        except Exception:
+            # Whosever fault it is, it is not to be everybody's.
             if len(batch) == 1:
                 raise
             await self._write(run_id, [mine])

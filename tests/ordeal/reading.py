@@ -50,8 +50,8 @@ SELECT run_id, seq, kind, payload, path FROM events WHERE kind IN ('task_started
 _EVENTS = "SELECT run_id, seq FROM events ORDER BY run_id, seq"
 
 _DOCUMENTS = """
-SELECT documents.id, documents.generation = vector_stores.generation AS live, state, version, failure, sha256,
-    documents.attributes, extract(epoch FROM documents.update_time) AS updated
+SELECT documents.id, documents.generation, documents.generation = vector_stores.generation AS live, vector_store_id,
+    state, version, failure, sha256, documents.attributes, extract(epoch FROM documents.update_time) AS updated
 FROM documents JOIN vector_stores ON vector_stores.id = vector_store_id
 """
 
@@ -143,10 +143,19 @@ def _run(row: dict[str, Any], told: Sequence[dict[str, Any]]) -> RunRow:
     )
 
 
-async def settled_after(mesh: Mesh, instant: float, documents: Collection[str]) -> list[float]:
-    """For each of these that came to rest after an instant of the wall clock: after how many seconds."""
+async def settled_after(
+    mesh: Mesh, instant: float, documents: Collection[str], generations: Mapping[str, int]
+) -> list[float]:
+    """For each of these that came to rest after an instant of the wall clock: after how many seconds.
+
+    `generations` are by vector store the ones that were live then: what is built beside them is no part of it.
+    """
     rows = await _rows(mesh, "ingestion", _DOCUMENTS)
-    seconds = (float(row["updated"]) - instant for row in rows if row["live"] and row["id"] in documents)
+    seconds = (
+        float(row["updated"]) - instant
+        for row in rows
+        if row["generation"] == generations.get(row["vector_store_id"]) and row["id"] in documents
+    )
     return sorted(each for each in seconds if each > 0)
 
 

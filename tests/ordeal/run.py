@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.ordeal import plan, reading
+from tests.ordeal import plan, reading, text
 from tests.ordeal.checker import Finding, Promise, judge, leaks
 from tests.ordeal.clients import Clients
 from tests.ordeal.conductor import Conductor
@@ -23,6 +23,8 @@ from tests.ordeal.report import Report
 
 Say = Callable[[str], None]
 _HEAL_SECONDS = 120.0
+# A generation that is being built when documents stop coming in is built to its end.
+_BUILT_PER_SECOND = 3.0
 _LEASES_OF_QUIET = 2
 _UPLOADERS = 8
 _SEARCH_PAUSE = 0.2
@@ -181,10 +183,15 @@ async def _heal_and_judge(
     last_fault = time.time() - (time.monotonic() - conductor.last_at)
     with suppress(TimeoutError):
         await conductor.heal((*plan.SERVICES, *plan.STORES))
-    quiet = await reading.until_quiet(mesh, seconds=_HEAL_SECONDS)
+    quiet = await reading.until_quiet(mesh, seconds=_HEAL_SECONDS + size.documents / _BUILT_PER_SECOND)
     # Whoever holds a lease would be found by now, and what is only late would be done.
     await asyncio.sleep(_LEASES_OF_QUIET * size.lease)
-    recovery = await reading.settled_after(mesh, last_fault, _accepted_before(clients.ledger, conductor.last_at))
+    recovery = await reading.settled_after(
+        mesh,
+        last_fault,
+        _accepted_before(clients.ledger, conductor.last_at),
+        {text.STORE: 1, text.SWITCHED: _live_at(clients.ledger, conductor.last_at)},
+    )
     runs = await reading.runs(mesh)
     differences = await crews.replayed(runs)
     runs = {run.id: replace(run, differences=differences[run.id]) for run in runs.values()}
@@ -204,6 +211,12 @@ async def _heal_and_judge(
         recovery=recovery,
         promises=promises,
     )
+
+
+def _live_at(ledger: Ledger, instant: float) -> int:
+    """Which generation was switched to last."""
+    switched = [each.version for each in ledger.acknowledged("switched") if each.at <= instant]
+    return switched[-1] if switched else 1
 
 
 def _accepted_before(ledger: Ledger, instant: float) -> set[str]:

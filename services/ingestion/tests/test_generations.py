@@ -28,8 +28,10 @@ class GatedEmbedder(MemoryEmbedder):
         self.held = {"other"}
         self.open = asyncio.Event()
         self.waiting = 0
+        self.texts: list[str] = []
 
     async def embed(self, texts: Sequence[str], *, model: str):
+        self.texts += texts
         if model in self.held:
             self.waiting += 1
             await self.open.wait()
@@ -340,6 +342,25 @@ async def test_uploads_and_replacements_during_the_building_are_in_it(service):
     await activate(service, 2)
     assert len(await listed(service)) == 24
     assert len(service.blobs.objects) == 24
+
+
+async def test_what_is_uploaded_during_the_building_comes_first(start_service):
+    embedder = GatedEmbedder()
+    async with start_service(embedder=embedder, settings={"job_concurrency": 1}) as service:
+        for number in range(6):
+            await service.upload(f"Text {number}.".encode())
+        await service.idle()
+        await create(service)
+
+        async def building_has_begun() -> bool:
+            return embedder.waiting == 1
+
+        await service.eventually(building_has_begun)
+        await service.upload(b"New.")
+        embedder.open.set()
+        await service.idle()
+    # The one that was under way, the new one in both generations, and only then the rest.
+    assert ["New" in text for text in embedder.texts[6:]] == [False, True, True, *[False] * 5]
 
 
 async def test_bytes_stay_as_long_as_any_generation_shows_them(start_service):

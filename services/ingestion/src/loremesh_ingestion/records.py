@@ -265,6 +265,7 @@ class NewJob:
     request_id: str
     traceparent: str
     max_attempts: int
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)

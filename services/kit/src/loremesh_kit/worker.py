@@ -25,9 +25,10 @@ from loremesh_kit.telemetry import metrics, traces
 
 _HEARTBEATS_PER_LEASE = 3
 _FIRST_RETRY_SECONDS = 1.0
-_LAST_RETRY_SECONDS = 60.0
-# What needs something that is away waits for it: a day.
-_MOST_ATTEMPTS = 1440
+# Within so long of the return of what was away the work goes on.
+_LAST_RETRY_SECONDS = 30.0
+# What needs something that is away waits for it: most of a day.
+_MOST_ATTEMPTS = 2880
 _NAK_SECONDS = 5.0
 _CONTENDED_SECONDS = 0.1
 _CANCEL_SECONDS = 3.0

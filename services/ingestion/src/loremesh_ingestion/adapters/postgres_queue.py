@@ -17,15 +17,15 @@ _ENQUEUE = """
 WITH given AS (
     SELECT * FROM jsonb_to_recordset(%(jobs)s) AS given (
         id text, kind text, subject_id text, payload jsonb, principal text, request_id text, traceparent text,
-        max_attempts integer
+        max_attempts integer, priority smallint
     )
 ), job AS (
     INSERT INTO jobs (
-        tenant, id, kind, subject_id, principal, request_id, traceparent, payload, max_attempts, announced_at,
-        announcements
+        tenant, id, kind, subject_id, principal, request_id, traceparent, payload, max_attempts, priority,
+        announced_at, announcements
     )
     SELECT current_setting('app.tenant'), id, kind, subject_id, principal, request_id, traceparent, payload,
-        max_attempts, now(), 1
+        max_attempts, priority, now(), 1
     FROM given
 )
 INSERT INTO outbox (tenant, id, subject, data, keep)

@@ -4,7 +4,7 @@ from loremesh_kit import jobs
 from loremesh_kit.jobs import Job
 from loremesh_kit.postgres import Database
 
-from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS
+from loremesh_ingestion.domain.jobs import MAX_ATTEMPTS, REBUILDING
 from loremesh_ingestion.domain.reconciliation import SETTLED_SECONDS
 from loremesh_ingestion.engine import history
 from loremesh_ingestion.ports import BlobStore, SearchIndex
@@ -28,7 +28,7 @@ class BuildGeneration:
     async def __call__(self, job: Job) -> None:
         """Some of them, and a job for the next ones; documents that come in meanwhile are in it already.
 
-        It waits while much is waiting, so that an upload does not queue behind all documents of the store.
+        They give way to what is uploaded meanwhile. It waits while much is waiting, so that the queue stays short.
         """
         vector_store_id, generation, after = job.subject_id, job.payload["generation"], job.payload.get("after", "")
         crowded = await self._queue.waiting(limit=_WAITING_AT_MOST) >= _WAITING_AT_MOST
@@ -37,7 +37,7 @@ class BuildGeneration:
                 built = await self._records.build(
                     connection, vector_store_id, generation, after=after, limit=ROWS_AT_ONCE
                 )
-                new_jobs = [history.index_job(each) for each in built]
+                new_jobs = [history.index_job(each, priority=REBUILDING) for each in built]
                 await self._queue.enqueue(connection, new_jobs)
                 after = built[-1].id if len(built) == ROWS_AT_ONCE else None
             if after is not None:

@@ -104,8 +104,8 @@ def _fact(name: str, document_id: str, vector_store_id: str, more: Mapping[str, 
     )
 
 
-def job(kind: str, subject_id: str, **ids: int | str) -> NewJob:
-    """A job for the caller in force."""
+def job(kind: str, subject_id: str, *, priority: int = 0, **ids: int | str) -> NewJob:
+    """A job for the caller in force; of those that wait, what has a higher `priority` is begun first."""
     caller = identity.current()
     return NewJob(
         kind=kind,
@@ -115,12 +115,13 @@ def job(kind: str, subject_id: str, **ids: int | str) -> NewJob:
         request_id=caller.request_id,
         traceparent=traces.current_traceparent(),
         max_attempts=MAX_ATTEMPTS,
+        priority=priority,
     )
 
 
-def index_job(document: Document) -> NewJob:
+def index_job(document: Document, *, priority: int = 0) -> NewJob:
     """Index the latest version; the document's id goes along, since its row may be gone when the job is done."""
-    return job(INDEX, document.key, document_id=document.id, version=document.latest_version)
+    return job(INDEX, document.key, priority=priority, document_id=document.id, version=document.latest_version)
 
 
 def batch_job(document: Document, *, version: int, batch: int) -> NewJob:

@@ -42,12 +42,14 @@ class TellingIndex(MemoryIndex):
 
 
 class SlowAgents(MemoryAgents):
-    """Waits with its answer for `go`."""
+    """Waits with its answer for `go`, and takes its time."""
 
     go: asyncio.Event
 
     async def get(self, agent_id: str, *, revision: int = 0, prompt_version: int = 0) -> Agent:
         await self.go.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
         return await super().get(agent_id, revision=revision, prompt_version=prompt_version)
 
 
@@ -118,9 +120,9 @@ async def test_a_search_ahead_that_failed_fails_whoever_wants_what_it_found_and_
 
 async def test_an_agent_that_takes_a_run_with_a_journal_begins_nothing_here(house: House) -> None:
     house.agents.default = replace(house.agent, top_k=0)
-    for _ in range(2):
+    for searches in (1, 0):
         house.index.queries.clear()
         with pytest.raises(NeedsRun):
             await house.ask()
-    assert house.index.queries == []
+        assert len(house.index.queries) == searches
     assert len(house.records.conversations) == 1

@@ -1,7 +1,7 @@
-"""Chats whose search begins before it is known how their agent is now."""
+"""What lets an answer's first words come soon: a search before all is known, and words told before all are there."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 import pytest
@@ -11,10 +11,9 @@ from loremesh_agent.adapters.memory import (
     MemoryIndex,
     MemoryRecords,
     MemoryTurns,
-    ScriptedProvider,
 )
 from loremesh_agent.domain.agents import Agent
-from loremesh_agent.domain.events import Answer, FinishReason
+from loremesh_agent.domain.events import Answer, FinishReason, TextDelta
 from loremesh_agent.domain.passages import Found
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors
@@ -22,7 +21,7 @@ from loremesh_agent.engine.asking import Patience, PatientProvider
 from loremesh_agent.engine.chat import ChatEngine, NeedsRun, Pace
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.errors import VectorStoreNotFound
-from loremesh_agent.ports import ModelFinish, ModelText
+from loremesh_agent.ports import ModelFinish, ModelRequest, ModelText
 from loremesh_kit.clock import SystemClock
 from loremesh_kit.filters import Filter
 
@@ -53,6 +52,23 @@ class SlowAgents(MemoryAgents):
         return await super().get(agent_id, revision=revision, prompt_version=prompt_version)
 
 
+class AtOnce:
+    """A provider whose answer is there as a whole; `read` is how much of it was taken."""
+
+    name = "scripted"
+    pieces = 50
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelText | ModelFinish, None]:
+        del request
+        for number in range(1, self.pieces + 1):
+            self.read = number
+            yield ModelText(f"{number} metres ")
+        yield ModelFinish(reason=FinishReason.STOP)
+
+
 class House:
     """A chat engine that has answered once."""
 
@@ -62,12 +78,12 @@ class House:
         self.agents = SlowAgents(default=agent)
         self.index.asked, self.agents.go = asyncio.Event(), asyncio.Event()
         self.records = MemoryRecords(clock=SystemClock())
-        said = [ModelText("It is 77 metres high [1]."), ModelFinish(reason=FinishReason.STOP)]
+        self.provider = AtOnce()
         patience = Patience(first_token=5, idle=5, total=10, attempts=1)
         self.engine = ChatEngine(
             agents=self.agents,
             index=self.index,
-            provider=PatientProvider(provider=ScriptedProvider(said), patience=patience),
+            provider=PatientProvider(provider=self.provider, patience=patience),
             turns=MemoryTurns(records=self.records, lease=10),
             quoting=Quoting(documents=MemoryDocuments()),
             clock=SystemClock(),
@@ -126,3 +142,12 @@ async def test_an_agent_that_takes_a_run_with_a_journal_begins_nothing_here(hous
             await house.ask()
         assert len(house.index.queries) == searches
     assert len(house.records.conversations) == 1
+
+
+async def test_the_first_words_of_an_answer_that_comes_at_once_are_told_before_all_of_it_is_read(house: House) -> None:
+    read = [
+        house.provider.read
+        async for event in house.engine.stream(Question(text=QUESTION))
+        if isinstance(event.payload, TextDelta)
+    ]
+    assert read[0] < house.provider.pieces / 5

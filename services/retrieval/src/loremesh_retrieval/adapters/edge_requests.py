@@ -87,7 +87,7 @@ def rank_terms(
     fields = edge.PayloadSelector.Include(list(VERSION))
     asked = _by_terms(terms, limit=limit, seen=seen, corpus=corpus, fields=fields)
     (answer,) = shard.query_batch(edge.QueryBatchRequest([asked]))
-    found = {Hit(digits(point.id), point.score): version_in(point.payload) for point in answer}
+    found = {Hit(digits(point.id), point.score): version_in(point.payload or {}) for point in answer}
     return {hit: found[hit] for hit in ranked(found)}
 
 

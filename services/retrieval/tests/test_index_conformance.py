@@ -115,7 +115,19 @@ async def test_a_chunk_comes_back_as_it_was_written(index, model, scope, make_ch
     await index.upsert(model, 4, scope, [written])
     point_id = scope.point_id(written.chunk.chunk_id)
     assert await index.fetch(model, scope, [point_id]) == {point_id: written.chunk}
-    assert await index.versions_of(model, scope, [point_id]) == {point_id: written.chunk.of}
+
+
+async def test_a_ranking_by_terms_is_the_sparse_one_with_versions(index, model, scope, make_chunk):
+    chunks = [
+        make_chunk(name, terms={1: weight}, version=number, attributes={"odd": bool(number % 2)})
+        for number, (name, weight) in enumerate(zip("abcdef", (0.5, 3.0, 1.0, 2.0, 0.25, 1.0), strict=True), start=1)
+    ]
+    await index.upsert(model, 4, scope, chunks)
+    of = {scope.point_id(each.chunk.chunk_id): each.chunk.of for each in chunks}
+    for filter_ in (None, Comparison("eq", "odd", True)):
+        ranking = await sparse(index, model, scope, 1, filter_=filter_)
+        found = await index.rank_terms(model, scope, SparseVector([1], [1.0]), limit=2, filter_=filter_)
+        assert list(found.items()) == [(hit, of[hit.point_id]) for hit in ranking[:2]]
 
 
 async def test_writing_again_replaces(index, model, scope, make_chunk):
@@ -143,7 +155,7 @@ async def test_a_model_nothing_was_written_for_has_nothing(index, scope):
     model = f"unknown-{uuid.uuid4()}"
     assert await dense(index, model, scope) == []
     assert await index.fetch(model, scope, [scope.point_id("a")]) == {}
-    assert await index.versions_of(model, scope, [scope.point_id("a")]) == {}
+    assert await index.rank_terms(model, scope, SparseVector([1], [1.0]), limit=9) == {}
     assert await index.count(model, scope) == 0
     assert await index.delete(model, scope) == 0
     await index.describe(model, scope, document_id="d", title="t", attributes={})
@@ -174,7 +186,7 @@ async def test_tenants_with_the_same_ids_never_meet(index, model, scope, make_ch
     ours, theirs = (each.point_id(make_chunk().chunk.chunk_id) for each in (scope, rival))
     assert [hit.point_id for hit in await dense(index, model, scope)] == [ours]
     assert (await index.fetch(model, scope, [ours, theirs])).keys() == {ours}
-    assert (await index.versions_of(model, scope, [ours, theirs])).keys() == {ours}
+    assert [hit.point_id for hit in await index.rank_terms(model, scope, SparseVector([1], [1.0]), limit=9)] == [ours]
     assert (await index.fetch(model, scope, [ours]))[ours].content == "ours"
     assert await dense(index, model, scope, point_ids=[theirs]) == []
     await index.describe(model, scope, document_id="d", title="renamed", attributes={"a": 1.0})

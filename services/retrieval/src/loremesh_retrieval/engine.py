@@ -137,9 +137,13 @@ class SearchEngine:
         """Rank by terms alone, and resolve what that finds; raises _SwitchedError."""
         vectors = await self._embedder.embed(generation.model, search.query, branches=(Branch.SPARSE,))
         trace = Trace(search=search, scope=scope, generation=generation, vectors=vectors)
-        if ranking := (await self._rank(trace, vectors)).get(Branch.SPARSE):
-            versions = await self._index.versions_of(trace.model, scope, [hit.point_id for hit in ranking])
-            trace.ahead = Ahead(ranking, await self._ask(trace, versions.values()))
+        if vectors.sparse is None:
+            return trace
+        found = await self._index.rank_terms(
+            trace.model, scope, vectors.sparse, limit=search.candidates, filter_=search.filter_
+        )
+        if found:
+            trace.ahead = Ahead(tuple(found), await self._ask(trace, found.values()))
         return trace
 
     async def _run(self, trace: Trace, rank: Callable[[Trace], Awaitable[None]]) -> None:

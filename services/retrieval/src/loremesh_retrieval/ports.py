@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from loremesh_kit.filters import Filter
 
-from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.liveness import Live
 from loremesh_retrieval.domain.ranking import Hit
 from loremesh_retrieval.domain.scope import Scope
@@ -39,8 +39,10 @@ class ChunkSearch(Protocol):
         """Chunks by point id; those that are not in the scope are left out."""
         ...
 
-    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
-        """What each point is a chunk of; those that are not in the scope are left out."""
+    async def rank_terms(
+        self, model: str, scope: Scope, terms: SparseVector, *, limit: int, filter_: Filter | None = None
+    ) -> Mapping[Hit, DocumentVersion]:
+        """The sparse branch of `rank` alone, best first, with what each hit is a chunk of."""
         ...
 
     async def ping(self) -> None:

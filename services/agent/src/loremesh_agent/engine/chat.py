@@ -1,9 +1,10 @@
 """Chat: a question in, a run's events out."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 from loremesh_kit.clock import Clock
@@ -13,16 +14,15 @@ from loremesh_kit.loops import background
 
 from loremesh_agent.domain import prompts
 from loremesh_agent.domain.agents import Agent
-from loremesh_agent.domain.conversations import Exchange
 from loremesh_agent.domain.events import Answer, Completed, Event, Failed, FinishReason, Heartbeat, Incomplete, Payload
 from loremesh_agent.domain.followups import search_text
 from loremesh_agent.domain.journal import answer_of
-from loremesh_agent.domain.passages import Found
 from loremesh_agent.domain.questions import Question
 from loremesh_agent.domain.relevance import Floors, is_relevant
+from loremesh_agent.domain.runs import needs_run
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.run import Run, Task
-from loremesh_agent.engine.searching import search
+from loremesh_agent.engine.searching import LookingAhead, search
 from loremesh_agent.engine.settling import settle
 from loremesh_agent.ports import (
     AgentDirectory,
@@ -34,7 +34,17 @@ from loremesh_agent.ports import (
     TurnStore,
 )
 
+_F = TypeVar("_F")
+_S = TypeVar("_S")
 _log = structlog.get_logger(__name__)
+
+
+class NeedsRun(Exception):
+    """To be answered in a run with a journal, by this agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent.id)
+        self.agent = agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +78,7 @@ class ChatEngine:
         self._clock = clock
         self._floors = floors
         self._pace = pace
+        self._looking_ahead = LookingAhead(index=index)
 
     async def answer(self, question: Question, *, claim: Claim | None = None) -> Answer:
         """The whole answer, or what there was when a limit cut it; raises what a stream would end with.
@@ -98,11 +109,10 @@ class ChatEngine:
         *,
         claim: Claim | None = None,
         turn: NewTurn | None = None,
-        agent: Agent | None = None,
     ) -> AsyncGenerator[Event, None]:
         """What happens while the question is answered, as `turn` if that is given; leaving early cancels the run.
 
-        `agent` is what `check` gave, where that was asked before.
+        Without a turn raises NeedsRun, and has begun nothing, where the answer takes more than this.
 
         With a claim that was answered before, the answer of then is the one event; raises ConversationBusy while it is
         being answered, and IdempotencyConflict.
@@ -111,7 +121,8 @@ class ChatEngine:
         VectorStoreNotFound, FilterInvalid, DependencyUnavailable and DeadlineExceeded; later failures are events.
         """
         try:
-            task = await self._begin(question, turn, claim, agent or await self.check(question))
+            async with background() as group:
+                task = await self._begin(question, turn, claim, group)
         except AnsweredBefore as before:
             answer = await self._quoting.answer(answer_of(before.message))
             payload = Completed(answer) if answer.finish_reason is FinishReason.STOP else Incomplete(answer)
@@ -135,10 +146,27 @@ class ChatEngine:
                 if event.terminal:
                     break
 
-    async def _begin(self, question: Question, turn: NewTurn | None, claim: Claim | None, agent: Agent) -> Task:
+    async def _begin(
+        self, question: Question, turn: NewTurn | None, claim: Claim | None, group: asyncio.TaskGroup
+    ) -> Task:
+        ahead, query = None, search_text(question.text, ())
+        if turn is None and question.conversation_id is None:
+            ahead = self._looking_ahead.begin(query, question=question, group=group)
+        agent = await self.check(question)
+        if turn is None and needs_run(agent, question):
+            self._looking_ahead.forget(question)
+            raise NeedsRun(agent)
         turn = turn or new_turn(question, agent, claim=claim)
         try:
-            history, query, found = await self._open(turn, question, agent)
+            if turn.conversation_id is None:
+                searching = self._looking_ahead.found(query, question=question, agent=agent, ahead=ahead)
+                # The search first: it takes longer.
+                found, history = await _both(searching, self._turns.begin(turn))
+            else:
+                history = await self._turns.begin(turn)
+                query = search_text(question.text, history if agent.rewrite_questions else ())
+                searching = search(self._index, query, question=question, agent=agent)
+                found, history = await _both(searching, self._quoting.history(history))
             prompt = None
             if is_relevant(query, found, self._floors):
                 prompt = prompts.build(
@@ -160,32 +188,20 @@ class ChatEngine:
             generations=found.generations,
         )
 
-    async def _open(self, turn: NewTurn, question: Question, agent: Agent) -> tuple[Sequence[Exchange], str, Found]:
-        """Begin the turn and search; together where the search does not depend on what was said before."""
-        if turn.conversation_id is not None:
-            history = await self._turns.begin(turn)
-            query = search_text(question.text, history if agent.rewrite_questions else ())
-            try:
-                async with asyncio.TaskGroup() as group:
-                    telling = group.create_task(self._quoting.history(history))
-                    searching = group.create_task(search(self._index, query, question=question, agent=agent))
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from None
-            return telling.result(), query, searching.result()
-        query = search_text(question.text, ())
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._turns.begin(turn))
-                searching = group.create_task(search(self._index, query, question=question, agent=agent))
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return (), query, searching.result()
-
     async def _withdraw(self, turn: NewTurn) -> None:
         try:
             await settle(lambda: self._turns.withdraw(turn))
         except (ServiceError, TimeoutError) as error:
             _log.warning("a refused turn could not be withdrawn", run_id=turn.run_id, error=str(error))
+
+
+async def _both(first: Coroutine[Any, Any, _F], second: Coroutine[Any, Any, _S]) -> tuple[_F, _S]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            one, other = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return one.result(), other.result()
 
 
 def new_turn(question: Question, agent: Agent, *, claim: Claim | None = None) -> NewTurn:

@@ -84,7 +84,8 @@ class Lane:
             )
         self._take(1, tokens, now)
         try:
-            await asyncio.sleep(max(0.0, wait))
+            if wait > 0:
+                await asyncio.sleep(wait)
             self._check(self._breaker.enter(time.monotonic()), model)
         except BaseException:
             self.give_back(1, tokens)

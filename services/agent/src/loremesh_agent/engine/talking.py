@@ -10,8 +10,7 @@ from loremesh_agent.domain.agents import Agent
 from loremesh_agent.domain.chat_jobs import Status
 from loremesh_agent.domain.events import Answer, Cancelled, Completed, Event, Failed, Incomplete
 from loremesh_agent.domain.questions import Question
-from loremesh_agent.domain.runs import needs_run
-from loremesh_agent.engine.chat import ChatEngine
+from loremesh_agent.engine.chat import ChatEngine, NeedsRun
 from loremesh_agent.engine.chat_jobs import ChatJobs
 from loremesh_agent.engine.settling import settle
 from loremesh_agent.errors import RunCancelled
@@ -47,12 +46,14 @@ class Talking:
 
         Raises as ChatEngine.stream, and QueueFull.
         """
-        agent = await self._chat.check(question)
-        if needs_run(agent, question):
-            events = self._run(question, agent, request=request, claim=claim)
-        else:
-            events = self._chat.stream(question, claim=claim, agent=agent)
-        async with aclosing(events):
+        try:
+            async with aclosing(self._chat.stream(question, claim=claim)) as events:
+                async for event in events:
+                    yield event
+                return
+        except NeedsRun as needed:
+            agent = needed.agent
+        async with aclosing(self._run(question, agent, request=request, claim=claim)) as events:
             async for event in events:
                 yield event
 

@@ -6,7 +6,7 @@ in Python, go through one thread in batches that last milliseconds.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +19,9 @@ from loremesh_kit.filters import Filter
 
 from loremesh_retrieval.adapters import edge_requests
 from loremesh_retrieval.adapters.edge_shards import LEAST_FREE_BYTES, Shard, Shards
-from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.collections import check_dimension
-from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, version_in, versions_in
+from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, versions_in
 from loremesh_retrieval.domain.queries import SCOPE, chunks_of
 from loremesh_retrieval.domain.ranking import Hit
 from loremesh_retrieval.domain.scope import Scope
@@ -83,24 +83,29 @@ class EdgeIndex:
 
     async def fetch(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, Chunk]:
         """See ports.ChunkSearch."""
-        payloads = self._payloads(model, scope, point_ids, fields=True)
-        return {point_id: chunk_in(payload) for point_id, payload in payloads}
-
-    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
-        """See ports.ChunkSearch."""
-        fields = edge.PayloadSelector.Include([SCOPE, *VERSION])
-        payloads = self._payloads(model, scope, point_ids, fields=fields)
-        return {point_id: version_in(payload) for point_id, payload in payloads}
-
-    def _payloads(
-        self, model: str, scope: Scope, point_ids: Sequence[str], *, fields: Any
-    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if (shard := self._shards.get(model)) is None:
-            return
+            return {}
         key = scope.key
-        for record in shard.engine.retrieve(list(point_ids), fields, False):  # noqa: FBT003 - it takes no keywords
-            if record.payload and record.payload[SCOPE] == key:
-                yield edge_requests.digits(record.id), record.payload
+        records = shard.engine.retrieve(list(point_ids), True, False)  # noqa: FBT003 - it takes no keywords
+        return {
+            edge_requests.digits(record.id): chunk_in(record.payload)
+            for record in records
+            if record.payload and record.payload[SCOPE] == key
+        }
+
+    async def rank_terms(
+        self, model: str, scope: Scope, terms: SparseVector, *, limit: int, filter_: Filter | None = None
+    ) -> Mapping[Hit, DocumentVersion]:
+        """See ports.ChunkSearch."""
+        if (shard := self._shards.get(model)) is None:
+            return {}
+        return edge_requests.rank_terms(
+            shard.engine,
+            terms,
+            limit=limit,
+            seen=edge_requests.where(chunks_of(scope, filter_=filter_)),
+            corpus=edge_requests.where(chunks_of(scope)),
+        )
 
     async def ping(self) -> None:
         """Raise when changes are stuck."""

@@ -8,9 +8,9 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from loremesh_retrieval.domain import queries
-from loremesh_retrieval.domain.chunks import ChunkVectors, IndexedChunk, SparseVector
+from loremesh_retrieval.domain.chunks import ChunkVectors, DocumentVersion, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.conditions import All, Between, Condition, Either, Holds, IsPoint, Never
-from loremesh_retrieval.domain.payloads import payload_of
+from loremesh_retrieval.domain.payloads import VERSION, payload_of, version_in
 from loremesh_retrieval.domain.ranking import Hit, ranked
 from loremesh_retrieval.domain.scope import Scope
 from loremesh_retrieval.domain.search import Branch, QueryVectors
@@ -72,18 +72,36 @@ def rank(
         nearest = edge.Query.Nearest(list(vectors.dense), using=DENSE)
         asked[Branch.DENSE] = edge.QueryRequest(limit=limit, query=nearest, filter=seen)
     if vectors.sparse is not None:
-        sparse = edge.SparseVector(list(vectors.sparse.indices), list(vectors.sparse.values))
-        asked[Branch.SPARSE] = edge.QueryRequest(
-            limit=limit,
-            query=edge.Query.Nearest(sparse, using=SPARSE),
-            filter=seen,
-            params=edge.SearchParams(idf=edge.IdfParams(corpus=corpus)),
-        )
+        asked[Branch.SPARSE] = _by_terms(vectors.sparse, limit=limit, seen=seen, corpus=corpus)
     answers = shard.query_batch(edge.QueryBatchRequest(list(asked.values())))
     return {
         branch: ranked(Hit(digits(point.id), point.score) for point in answer)
         for branch, answer in zip(asked, answers, strict=True)
     }
+
+
+def rank_terms(
+    shard: edge.EdgeShard, terms: SparseVector, *, limit: int, seen: edge.Filter, corpus: edge.Filter
+) -> Mapping[Hit, DocumentVersion]:
+    """Rank the points of `seen` by terms alone; to read what they are of at once takes a third of reading it later."""
+    fields = edge.PayloadSelector.Include(list(VERSION))
+    asked = _by_terms(terms, limit=limit, seen=seen, corpus=corpus, fields=fields)
+    (answer,) = shard.query_batch(edge.QueryBatchRequest([asked]))
+    found = {Hit(digits(point.id), point.score): version_in(point.payload or {}) for point in answer}
+    return {hit: found[hit] for hit in ranked(found)}
+
+
+def _by_terms(
+    terms: SparseVector, *, limit: int, seen: edge.Filter, corpus: edge.Filter, fields: Any = None
+) -> edge.QueryRequest:
+    sparse = edge.SparseVector(list(terms.indices), list(terms.values))
+    return edge.QueryRequest(
+        limit=limit,
+        query=edge.Query.Nearest(sparse, using=SPARSE),
+        filter=seen,
+        params=edge.SearchParams(idf=edge.IdfParams(corpus=corpus)),
+        with_payload=fields,
+    )
 
 
 def digits(point_id: object) -> str:

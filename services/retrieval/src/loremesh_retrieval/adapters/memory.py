@@ -65,9 +65,14 @@ class MemoryIndex:
         points = self._points(model, scope)
         return {point_id: points[point_id].chunk for point_id in point_ids if point_id in points}
 
-    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
+    async def rank_terms(
+        self, model: str, scope: Scope, terms: SparseVector, *, limit: int, filter_: Filter | None = None
+    ) -> Mapping[Hit, DocumentVersion]:
         """See ports.ChunkSearch."""
-        return {point_id: chunk.of for point_id, chunk in (await self.fetch(model, scope, point_ids)).items()}
+        rankings = await self.rank(model, scope, QueryVectors(dense=None, sparse=terms), limit=limit, filter_=filter_)
+        ranking = rankings.get(Branch.SPARSE, ())
+        chunks = await self.fetch(model, scope, [hit.point_id for hit in ranking])
+        return {hit: chunks[hit.point_id].of for hit in ranking if hit.point_id in chunks}
 
     async def ping(self) -> None:
         """Never down."""

@@ -14,7 +14,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from loremesh_retrieval.adapters import qdrant_requests
 from loremesh_retrieval.adapters.peers import calling
-from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk
+from loremesh_retrieval.domain.chunks import Chunk, ChunkVectors, DocumentVersion, IndexedChunk, SparseVector
 from loremesh_retrieval.domain.collections import check_dimension, collection_name
 from loremesh_retrieval.domain.payloads import VERSION, chunk_in, described, range_fields, version_in, versions_in
 from loremesh_retrieval.domain.queries import SCOPE, chunks_of
@@ -86,25 +86,34 @@ class QdrantIndex:
 
     async def fetch(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, Chunk]:
         """See ports.ChunkSearch."""
-        payloads = await self._payloads(model, scope, point_ids)
-        return {point_id: chunk_in(payload) for point_id, payload in payloads}
-
-    async def versions_of(self, model: str, scope: Scope, point_ids: Sequence[str]) -> Mapping[str, DocumentVersion]:
-        """See ports.ChunkSearch."""
-        payloads = await self._payloads(model, scope, point_ids, fields=[SCOPE, *VERSION])
-        return {point_id: version_in(payload) for point_id, payload in payloads}
-
-    async def _payloads(
-        self, model: str, scope: Scope, point_ids: Sequence[str], *, fields: Sequence[str] = ()
-    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         async with _answering():
             if await self._dimension(model) is None:
-                return iter(())
-            wanted = list(fields) or True
-            records = await self._client.retrieve(collection_name(model), list(point_ids), with_payload=wanted)
+                return {}
+            records = await self._client.retrieve(collection_name(model), list(point_ids))
         key = scope.key
-        found = ((_digits(record.id), record.payload) for record in records)
-        return ((point_id, payload) for point_id, payload in found if payload and payload[SCOPE] == key)
+        return {
+            _digits(record.id): chunk_in(record.payload)
+            for record in records
+            if record.payload and record.payload[SCOPE] == key
+        }
+
+    async def rank_terms(
+        self, model: str, scope: Scope, terms: SparseVector, *, limit: int, filter_: Filter | None = None
+    ) -> Mapping[Hit, DocumentVersion]:
+        """See ports.ChunkSearch."""
+        async with _answering():
+            if await self._dimension(model) is None:
+                return {}
+            asked = qdrant_requests.by_terms(
+                terms,
+                limit=limit,
+                seen=qdrant_requests.where(chunks_of(scope, filter_=filter_)),
+                corpus=qdrant_requests.where(chunks_of(scope)),
+                fields=VERSION,
+            )
+            (answer,) = await self._client.query_batch_points(collection_name(model), [asked])
+        found = {Hit(_digits(point.id), point.score): version_in(point.payload or {}) for point in answer.points}
+        return {hit: found[hit] for hit in ranked(found)}
 
     async def ping(self) -> None:
         """Raise when the server does not answer, or is one that would score over all tenants' documents together."""

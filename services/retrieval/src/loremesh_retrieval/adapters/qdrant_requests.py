@@ -64,14 +64,22 @@ def rankings(
     if vectors.dense is not None:
         asked[Branch.DENSE] = models.QueryRequest(query=list(vectors.dense), using=DENSE, filter=seen, limit=limit)
     if vectors.sparse is not None:
-        asked[Branch.SPARSE] = models.QueryRequest(
-            query=models.SparseVector(indices=list(vectors.sparse.indices), values=list(vectors.sparse.values)),
-            using=SPARSE,
-            filter=seen,
-            limit=limit,
-            params=models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus)),
-        )
+        asked[Branch.SPARSE] = by_terms(vectors.sparse, limit=limit, seen=seen, corpus=corpus)
     return asked
+
+
+def by_terms(
+    terms: SparseVector, *, limit: int, seen: models.Filter, corpus: models.Filter, fields: Sequence[str] = ()
+) -> models.QueryRequest:
+    """A query by terms, with these fields of what it finds."""
+    return models.QueryRequest(
+        query=models.SparseVector(indices=list(terms.indices), values=list(terms.values)),
+        using=SPARSE,
+        filter=seen,
+        limit=limit,
+        params=models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus)),
+        with_payload=list(fields) or None,
+    )
 
 
 def points(scope: Scope, chunks: Sequence[IndexedChunk]) -> list[models.PointStruct]:

@@ -115,7 +115,8 @@ def test_every_process_is_told_what_it_must_be(repository: Path, monkeypatch: py
                 environment.setenv(name, value)
             if each.arguments == ["migrate"]:
                 owner = f"{each.service.upper()}_MIGRATE_DATABASE_URL"
-                assert told[owner] and told[f"{each.service.upper()}_DATABASE_URL"]
+                assert told[owner]
+                assert told[f"{each.service.upper()}_DATABASE_URL"]
             else:
                 settings = SETTINGS[each.service]()
                 assert settings.listen == "0.0.0.0:50051", each.name

@@ -14,6 +14,8 @@ from pydantic_settings import SettingsConfigDict
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="AGENT_")
 
+    must_be_told: str
+
 
 @asynccontextmanager
 async def wire(settings: Settings) -> AsyncIterator[Wired]:

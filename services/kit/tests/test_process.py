@@ -66,6 +66,7 @@ def nowhere():
         "AGENT_DATABASE_URL": "postgresql://agent:secret-word@127.0.0.1:1/x",
         "NATS_URL": "nats://127.0.0.1:1",
         "AGENT_DRAIN_SECONDS": "0.2",
+        "AGENT_MUST_BE_TOLD": "told",
     }
 
 
@@ -123,11 +124,19 @@ async def test_a_worker_serves_health_too(start):
     assert (await ended(await start("health", **settings)))[0] == 0
 
 
-async def test_migrate_is_for_services_with_a_database(start):
-    code, output, _ = await ended(await start("migrate", **nowhere()))
+async def test_who_migrates_needs_not_be_told_what_the_service_alone_must(start):
+    settings = {**nowhere(), "AGENT_MUST_BE_TOLD": ""}
+    code, output, _ = await ended(await start("migrate", **settings))
 
     assert code == 0
     assert "nothing to migrate" in output
+
+
+async def test_what_must_be_told_and_is_not_ends_it(start):
+    code, _, errors = await ended(await start(**{**nowhere(), "AGENT_MUST_BE_TOLD": ""}))
+
+    assert code == 2
+    assert "AGENT_MUST_BE_TOLD" in errors
 
 
 async def test_a_wrong_setting_is_named_without_its_value(start):
@@ -158,11 +167,13 @@ async def test_no_log_line_has_the_passwords_of_the_settings(start):
     assert "secret-word" not in output + errors
 
 
-async def test_metrics_are_served_on_loopback(start):
-    (port,) = free_ports(1)
-    process = await start(**nowhere(), AGENT_METRICS_PORT=str(port))
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+async def test_metrics_are_served_where_the_service_listens(start, host):
+    port, metrics_port = free_ports(2)
+    settings = {**nowhere(), "AGENT_LISTEN": f"{host}:{port}", "AGENT_METRICS_PORT": str(metrics_port)}
+    process = await start(**settings)
     await until_logged(process, "serving")
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, metrics_port)
     writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
     body = (await reader.read()).decode()
     writer.close()

@@ -17,6 +17,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
+from pydantic_settings import SettingsConfigDict
 
 from loremesh_kit.migrations import MigrationError, migrate
 from loremesh_kit.serving import Role, Running, Servicer, Wired, Worker, serve
@@ -44,15 +45,16 @@ def main(
     service with a database.
     """
     arguments = _arguments(service)
-    configured = _read(settings)
-    logs.configure(service=service, settings=configured)
+    common = _read(_common(settings))
+    logs.configure(service=service, settings=common)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         match arguments.command:
             case "migrate":
-                sys.exit(runner.run(_migrate(service, configured, migrations)))
+                sys.exit(runner.run(_migrate(service, common, migrations)))
             case "health":
-                sys.exit(runner.run(_ask_health(configured.listen)))
+                sys.exit(runner.run(_ask_health(common.listen)))
             case _:
+                configured = _read(settings)
                 sys.exit(runner.run(_run(service, configured, wire, role=arguments.role)))
 
 
@@ -61,6 +63,15 @@ def _arguments(service: str) -> argparse.Namespace:
     parser.add_argument("command", nargs="?", choices=["serve", "migrate", "health"], default="serve")
     parser.add_argument("--role", choices=["server", "worker", "all"], default="all")
     return parser.parse_args()
+
+
+def _common(settings: type[ServiceSettings]) -> type[ServiceSettings]:
+    """What any service is told: who migrates has no need of siblings, a provider or their keys."""
+
+    class Common(ServiceSettings):
+        model_config = SettingsConfigDict(env_prefix=settings.model_config.get("env_prefix", ""))
+
+    return Common
 
 
 def _read(settings: type[S]) -> S:
@@ -76,7 +87,7 @@ def _read(settings: type[S]) -> S:
 
 async def _run(service: str, settings: S, wire: Wire[S], *, role: Role) -> int:
     tracing = traces.configure(service=service, endpoint=settings.otel_exporter_otlp_endpoint)
-    metrics.serve(settings.metrics_port)
+    metrics.serve(settings.metrics_port, address=settings.listen.rpartition(":")[0])
     stop = _StopSignal()
     try:
         async with wire(settings) as wired, serve(wired, service=service, settings=settings, role=role):

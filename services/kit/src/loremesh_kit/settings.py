@@ -30,7 +30,9 @@ class ServiceSettings(BaseSettings):
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(env_ignore_empty=True, frozen=True)
 
     listen: str = Field(default="127.0.0.1:0", description="host:port to serve gRPC on; port 0 takes a free one")
-    metrics_port: int = Field(default=0, ge=0, le=65535, description="loopback port for Prometheus; 0 is off")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port for Prometheus, on the host of `listen`; 0 is off"
+    )
     drain_seconds: float = Field(
         default=0.5,
         ge=0,

@@ -17,7 +17,7 @@ OUTBOX_SENT = Counter("outbox_sent_total", "Messages handed to JetStream.")
 JOBS_SWEPT = Counter("jobs_swept_total", "Jobs announced again, by why.", ("why",))
 
 
-def serve(port: int) -> None:
-    """Serve /metrics on loopback; port 0 means not at all."""
+def serve(port: int, *, address: str) -> None:
+    """Serve /metrics at the address where the service itself listens; port 0 means not at all."""
     if port:
-        start_http_server(port, addr="127.0.0.1")
+        start_http_server(port, addr=address.strip("[]"))

@@ -66,7 +66,7 @@ def nowhere():
         "AGENT_DATABASE_URL": "postgresql://agent:secret-word@127.0.0.1:1/x",
         "NATS_URL": "nats://127.0.0.1:1",
         "AGENT_DRAIN_SECONDS": "0.2",
-        "AGENT_MUST_BE_TOLD": "told",
+        "AGENT_MUST_BE_TOLD": "quiet-word",
     }
 
 
@@ -164,7 +164,8 @@ async def test_no_log_line_has_the_passwords_of_the_settings(start):
     process.terminate()
     _, output, errors = await ended(process)
 
-    assert "secret-word" not in output + errors
+    assert "told " in output
+    assert not {word for word in ("secret-word", "quiet-word") if word in output + errors}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])

@@ -45,17 +45,14 @@ def main(
     service with a database.
     """
     arguments = _arguments(service)
-    common = _read(_common(settings))
-    logs.configure(service=service, settings=common)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         match arguments.command:
             case "migrate":
-                sys.exit(runner.run(_migrate(service, common, migrations)))
+                sys.exit(runner.run(_migrate(service, _read(_common(settings), service), migrations)))
             case "health":
-                sys.exit(runner.run(_ask_health(common.listen)))
+                sys.exit(runner.run(_ask_health(_read(_common(settings), service).listen)))
             case _:
-                configured = _read(settings)
-                sys.exit(runner.run(_run(service, configured, wire, role=arguments.role)))
+                sys.exit(runner.run(_run(service, _read(settings, service), wire, role=arguments.role)))
 
 
 def _arguments(service: str) -> argparse.Namespace:
@@ -74,15 +71,18 @@ def _common(settings: type[ServiceSettings]) -> type[ServiceSettings]:
     return Common
 
 
-def _read(settings: type[S]) -> S:
+def _read(settings: type[S], service: str) -> S:
+    """The settings in force, with logs that keep their secrets."""
     try:
-        return settings()
+        configured = settings()
     except ValidationError as error:
         # Not the error's own text: it quotes the values, secrets among them.
         for problem in error.errors(include_input=False, include_url=False, include_context=False):
             name = f"{settings.model_config.get('env_prefix', '')}{'.'.join(map(str, problem['loc']))}".upper()
             sys.stderr.write(f"{name}: {problem['msg']}\n")
         sys.exit(2)
+    logs.configure(service=service, settings=configured)
+    return configured
 
 
 async def _run(service: str, settings: S, wire: Wire[S], *, role: Role) -> int:

@@ -40,7 +40,7 @@ def program(service: str, *, ports: Mapping[str, int], environment: Mapping[str,
         ready=listens(ports[service]),
         environment={**environment, **own},
         start_seconds=90.0,
-        stop_seconds=20.0,
+        stop_seconds=30.0,
     )
 
 

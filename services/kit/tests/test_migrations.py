@@ -50,6 +50,20 @@ async def test_the_plain_role_may_use_the_tables_and_not_change_them(database_ur
             await connection.execute("ALTER TABLE things DISABLE ROW LEVEL SECURITY")
 
 
+async def test_a_row_is_found_by_its_whole_key_before_there_are_statistics(database_urls, tmp_path):
+    # Of a wide table the planner expects few rows.
+    columns = ", ".join(f"ADD COLUMN shelf{number} text" for number in range(20))
+    index = "CREATE INDEX things_by_shelf ON things (tenant, shelf0)"
+    table = f"{TABLE.format(name='things')} ALTER TABLE things {columns}; {index}"
+    await run(database_urls, write(tmp_path, _0001_things=table))
+
+    async with await psycopg.AsyncConnection.connect(database_urls.plain) as connection:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute("PREPARE one (text, text) AS SELECT * FROM things WHERE tenant = $1 AND id = $2")
+        plan = await (await connection.execute("EXPLAIN EXECUTE one ('acme', '1')")).fetchall()
+    assert any("things_pkey" in line for (line,) in plan)
+
+
 async def test_many_at_once_apply_each_file_once(postgres_url, tmp_path):
     write(tmp_path, _0001_things="SELECT pg_sleep(0.1); " + TABLE.format(name="things"))
     async with fresh_database(postgres_url, schema="agent") as urls, asyncio.TaskGroup() as group:

@@ -12,7 +12,6 @@ from psycopg import AsyncConnection, AsyncTransaction, OperationalError
 from psycopg.errors import QueryCanceled
 from psycopg.pq import PipelineStatus
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed, Literal
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from loremesh_kit import deadline, identity
@@ -27,6 +26,9 @@ _EVERY_TENANT = "*"
 _NO_TENANT = ""
 _ACQUIRE_SECONDS = 5.0
 _STATEMENT_SECONDS = 30.0
+# With parameters, so that a connection prepares it once.
+_SCOPE = "SELECT set_config('app.tenant', %s, true), set_config('statement_timeout', %s, true)"
+_FLEETING_SCOPE = f"{_SCOPE}, set_config('synchronous_commit', 'off', true)"
 _log = structlog.get_logger(__name__)
 
 
@@ -250,7 +252,9 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, tenant: str, *, piped: bool = False) -> AsyncIterator[Connection]:
         async def begin(connection: Connection) -> None:
-            await connection.execute(SQL("BEGIN; SELECT {}").format(_scope(tenant)), prepare=False)
+            async with connection.pipeline():
+                await connection.execute("BEGIN")
+                await connection.execute(_SCOPE, _scope(tenant))
 
         if not piped:
             async with self._connection(begin) as (connection, _):
@@ -260,7 +264,7 @@ class Database:
             try:
                 async with connection.pipeline():
                     await connection.execute("BEGIN")
-                    await connection.execute(SQL("SELECT {}").format(_scope(tenant)), prepare=False)
+                    await connection.execute(_SCOPE, _scope(tenant))
                     yield connection
                     await connection.execute("COMMIT")
             except QueryCanceled:
@@ -273,14 +277,12 @@ class Database:
     async def _fetch(
         self, tenant: str, query: LiteralString, parameters: Parameters, *, lasting: bool = True
     ) -> list[Row]:
-        scope = SQL("SELECT {}" if lasting else "SELECT {}, set_config('synchronous_commit', 'off', true)").format(
-            _scope(tenant)
-        )
+        scope = _scope(tenant)
 
         async def run(connection: Connection) -> list[Row]:
             async with connection.pipeline():
                 await connection.execute("BEGIN")
-                await connection.execute(scope, prepare=False)
+                await connection.execute(_SCOPE if lasting else _FLEETING_SCOPE, scope)
                 cursor = await connection.execute(query, parameters)
                 await connection.execute("COMMIT")
             return await cursor.fetchall() if cursor.description else []
@@ -355,12 +357,8 @@ def _one_tenant(tenant: str | None) -> str:
     return tenant
 
 
-def _scope(tenant: str) -> Composed:
-    milliseconds = max(1, int(deadline.within(_STATEMENT_SECONDS) * 1000))
-    return SQL("set_config('app.tenant', {}, true), set_config('statement_timeout', {}, true)").format(
-        Literal(tenant),
-        Literal(str(milliseconds)),
-    )
+def _scope(tenant: str) -> list[str]:
+    return [tenant, str(max(1, int(deadline.within(_STATEMENT_SECONDS) * 1000)))]
 
 
 @contextmanager

@@ -310,3 +310,19 @@ async def test_a_caller_cancelled_in_a_pipeline_leaves_a_connection_that_works(d
             await asyncio.wait([slow])
             async with database.transaction("acme") as connection:
                 await connection.execute("SELECT 1")
+
+
+async def test_a_caller_cancelled_as_a_pipeline_begins_leaves_a_connection_that_works(database_urls, monkeypatch):
+    settings = ServiceSettings(database_url=database_urls.plain, database_pool_size=1)
+    async with open_database(settings) as database:
+        await database.ready()
+        async with database.transaction("acme") as connection:
+            # The loop was busy for long: psycopg lets others go first once it is in its pipeline.
+            monkeypatch.setattr(psycopg.waiting, "_last_yield", 0.0)
+            entering = asyncio.create_task(connection.pipeline().__aenter__())
+            await asyncio.sleep(0)
+            entering.cancel()
+            with suppress(asyncio.CancelledError):
+                await entering
+            assert connection.in_pipeline
+        assert await count(database, "acme") == 0

@@ -158,6 +158,10 @@ class PostgresApprovals:
             approval = await _locked(connection, approval_id)
             if said_before(approval, decision):
                 return approval
+            # Nobody may decide what only waits for its alarm to ring. The database's clock is everybody's.
+            row = await (await connection.execute("SELECT now() AS now")).fetchone()
+            if row is not None and approval.alarm(row["now"]) is Alarm.EXPIRE:
+                raise ApprovalDecided(approval_id, state=State.EXPIRED)
             if etag not in ("", approval.etag):
                 raise EtagMismatch
             parameters = {

@@ -227,6 +227,8 @@ async def test_events_can_be_asked_for(service, refused):
     part = await history(service, document, after_seq=1, page_size=2)
     assert [event.seq for event in part.events] == [2, 3]
     assert list((await history(service, document, after_seq=page.last_seq)).events) == []
+    # Who has seen the last event is told nothing twice.
+    assert await service.watch(document.id, after_seq=page.last_seq) == []
     async with refused("AFTER_SEQ_OUT_OF_RANGE", "OUT_OF_RANGE", "after_seq"):
         await history(service, document, after_seq=page.last_seq + 1)
     async with refused("AFTER_SEQ_OUT_OF_RANGE", "OUT_OF_RANGE", "after_seq"):

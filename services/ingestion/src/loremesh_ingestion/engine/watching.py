@@ -31,7 +31,7 @@ class Watching:
         """Events after `after_seq`, the last of them terminal; where they are not kept any more a snapshot comes first.
 
         What ended an earlier indexing was not the end when it was followed by another: it is told as a change of
-        state. Where nothing is left to tell, the terminal event is told once more. Raises DocumentNotFound and
+        state. Nothing is told where the terminal event was the last one seen. Raises DocumentNotFound and
         AfterSeqOutOfRange before the first.
         """
         page = await self._page(document_id, after_seq=after_seq, limit=0)
@@ -44,7 +44,8 @@ class Watching:
         if last is None:
             raise DocumentNotFound(document_id)
         if last.kind in TERMINAL and after_seq >= last.seq:
-            yield last
+            if page.cut:
+                yield last
             return
         events = eventlog.tail(
             self._database, self._bus, run_id=document_id, after_seq=after_seq, heartbeat=_HEARTBEAT_SECONDS

@@ -6,13 +6,14 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from loremesh_cli.mesh import credentials, nats, postgres, state
 from loremesh_cli.mesh.credentials import Credentials
 from loremesh_cli.mesh.home import Home
-from loremesh_cli.mesh.plan import OUTSIDE, port_names
-from loremesh_cli.mesh.ports import choose, free_ports
+from loremesh_cli.mesh.plan import OUTSIDE
+from loremesh_cli.mesh.ports import free_ports
 from loremesh_cli.mesh.processes import ProcessId
 from loremesh_cli.mesh.state import MeshState, Phase
 
@@ -30,7 +31,6 @@ class Mesh:
 
     home: Home
     gateway_port: int
-    ports: Mapping[str, int]
     secrets: Credentials
     proxies: Mapping[str, Proxy]
 
@@ -38,6 +38,11 @@ class Mesh:
     def target(self) -> str:
         """host:port of the front door."""
         return f"127.0.0.1:{self.gateway_port}"
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Where each server listens, past the proxies."""
+        return self.state().ports
 
     @property
     def database_url(self) -> str:
@@ -79,27 +84,34 @@ async def running(
     """Start a mesh below `root`, with leases of so many seconds; it is taken down at the end."""
     home = Home(root)
     home.make()
-    ports = choose(port_names(), earlier={})
-    # The supervisor takes up ports and passwords which it finds: so the proxies can be told of them before it starts.
-    state.write(home.state, MeshState(phase=Phase.STOPPED, ports=ports))
+    # The supervisor takes up the passwords which it finds; the ports it chooses itself, and the proxies look them up.
     secrets = credentials.load(home.secrets)
-    (gateway_port,) = free_ports(1)
+    gateway_port, *before = free_ports(1 + len(_SERVER_OF))
     async with AsyncExitStack() as stack:
         proxies = {
-            name: await stack.enter_async_context(standing_before(port=free, behind=ports[server]))
-            for (name, server), free in zip(_SERVER_OF.items(), free_ports(len(_SERVER_OF)), strict=True)
+            name: await stack.enter_async_context(standing_before(port=free, behind=partial(_port_of, home, server)))
+            for (name, server), free in zip(_SERVER_OF.items(), before, strict=True)
         }
         environment = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
         environment |= _through(proxies, secrets) | _quick(lease)
         environment |= {"OPENAI_BASE_URL": provider_url, "OPENAI_API_KEY": provider_key, "AGENT_MODEL": "scripted"}
         environment |= {"AGENT_TOOL_HOSTS": tool_address}
-        mesh = Mesh(home=home, gateway_port=gateway_port, ports=ports, secrets=secrets, proxies=proxies)
+        mesh = Mesh(home=home, gateway_port=gateway_port, secrets=secrets, proxies=proxies)
         up = ("up", "--no-tour", "--json", "--port", str(gateway_port))
         try:
             await _loremesh(*up, home=home, environment=environment, seconds=_UP_SECONDS)
             yield mesh
         finally:
             await mesh.stop()
+
+
+def _port_of(home: Home, server: str) -> int:
+    """Raises ConnectionRefusedError while the supervisor has not said where the server is to listen."""
+    current = state.read(home.state)
+    if current is None or server not in current.ports:
+        message = f"{server} has no port yet"
+        raise ConnectionRefusedError(message)
+    return current.ports[server]
 
 
 def _through(proxies: Mapping[str, Proxy], secrets: Credentials) -> dict[str, str]:

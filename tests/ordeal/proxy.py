@@ -1,7 +1,7 @@
 """A TCP proxy that can cut and slow what passes through it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 _PIECE = 1 << 16
@@ -9,10 +9,10 @@ _CONNECT_SECONDS = 5.0
 
 
 class Proxy:
-    """Stands before one server; `target` is where clients are to connect."""
+    """Stands before one server: clients connect to `port`."""
 
-    def __init__(self, *, port: int, behind: int) -> None:
-        """Both on loopback."""
+    def __init__(self, *, port: int, behind: Callable[[], int]) -> None:
+        """Both on loopback; `behind` tells the server's port as it is now, or raises OSError."""
         self.port = port
         self._behind = behind
         self._open: set[asyncio.StreamWriter] = set()
@@ -41,7 +41,7 @@ class Proxy:
             return
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                there, onward = await asyncio.open_connection("127.0.0.1", self._behind)
+                there, onward = await asyncio.open_connection("127.0.0.1", self._behind())
         except (OSError, TimeoutError):
             writer.transport.abort()
             return
@@ -67,7 +67,7 @@ class Proxy:
 
 
 @asynccontextmanager
-async def standing_before(*, port: int, behind: int) -> AsyncIterator[Proxy]:
+async def standing_before(*, port: int, behind: Callable[[], int]) -> AsyncIterator[Proxy]:
     """A proxy that runs while the block does."""
     proxy = Proxy(port=port, behind=behind)
     server = await asyncio.start_server(proxy.take, "127.0.0.1", port)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -146,3 +147,12 @@ async def test_asking_in_the_background_says_which_job_it_is(mesh: Any, run: Run
     assert len(mesh.chat_jobs.keys) == 1
     status, out, _ = await asyncio.to_thread(run, ["chat-jobs", "--json", "--url", mesh.url])
     assert json.loads(out)["jobs"][0]["job_id"] == "j1"
+
+
+def test_a_signal_wakes_a_command_that_waits() -> None:
+    async def wakes() -> int:
+        descriptor = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(descriptor)
+        return descriptor
+
+    assert client.run(wakes(), url="http://127.0.0.1:1") != -1

@@ -98,7 +98,11 @@ async def test_a_unary_call_always_has_a_deadline(start_echo):
 
 
 async def test_a_spent_deadline_is_not_waited_for(start_echo):
-    async with start_echo() as echo, open_channel(echo.target) as channel:
+    async def late(request):
+        await asyncio.sleep(30)
+        return request
+
+    async with start_echo(late) as echo, open_channel(echo.target) as channel:
         with caller(), deadline.scope(0), pytest.raises(aio.AioRpcError) as raised:
             await call(channel, "Unary")
 

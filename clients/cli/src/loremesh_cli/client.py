@@ -1,6 +1,8 @@
 """A client of the mesh's front door, over gRPC."""
 
 import asyncio
+import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -85,7 +87,14 @@ async def connect(url: str) -> AsyncIterator[Mesh]:
 def run(work: Coroutine[Any, Any, T], *, url: str) -> T:
     """Run a command's work to its end; what the mesh refuses is raised as CommandError."""
     with explained(url):
-        return asyncio.run(work)
+        return asyncio.run(_woken_by_signals(work))
+
+
+async def _woken_by_signals(work: Coroutine[Any, Any, T]) -> T:
+    """Without a handler of the loop's own, a Ctrl-C just before the loop sleeps is noticed only at the next event."""
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, lambda: None)
+    return await work
 
 
 def call(work: Callable[[Mesh], Awaitable[T]], *, url: str) -> T:

@@ -89,6 +89,7 @@ def test_nothing_but_white_space_is_left_out(document: ParsedDocument, strategy:
 @given(documents(), strategies())
 @example(plain("0:0:\n0:0:0:0:0\n0:0:"), ChunkingStrategy(max_tokens=16, overlap_tokens=4))
 @example(plain(f"0000000 MALL {'0:' * 7}"), ChunkingStrategy(StrategyKind.FIXED, 16, 4))
+@example(plain("00000000000000000000002어임"), ChunkingStrategy(StrategyKind.FIXED, 16, 1))
 def test_neighbours_advance_and_share_no_more_than_the_overlap(
     document: ParsedDocument, strategy: ChunkingStrategy
 ) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -58,9 +58,18 @@ class TokenMap:
         return self._starts[at] if at < len(self._starts) else len(self.text)
 
     def before(self, end: int, tokens: int) -> int:
-        """Return where the last `tokens` tokens before `end` start; 0 when there are fewer."""
-        at = bisect_left(self._starts, end) - tokens
-        return self._starts[at] if at > 0 else 0
+        """Return where the last `tokens` tokens before `end` start; 0 when there are fewer.
+
+        A character of several tokens is among them whole or not at all.
+        """
+        starts = self._starts
+        last = bisect_left(starts, end)
+        at = last - tokens
+        if at <= 0:
+            return 0
+        if starts[at - 1] == starts[at]:
+            at = bisect_right(starts, starts[at], hi=last)
+        return starts[at] if at < last else end
 
     def _whole_words(self, start: int, end: int) -> bool:
         return self._at_space(start) and self._at_space(end)

@@ -79,6 +79,7 @@ def provider() -> Iterator[str]:
 def running(data: Path, *, base_url: str) -> Iterator[tuple[Mesh, float]]:
     """A mesh over `data` whose agent asks `base_url`; yields it and the seconds its first start took."""
     environment = {**os.environ, "OPENAI_API_KEY": "paced", "OPENAI_BASE_URL": base_url, "AGENT_MODEL": "paced"}
+    environment["CREW_RUNS_AT_ONCE"] = "2500"
     mesh = Mesh(port=free_port(), data=data, environment=environment)
     first = mesh.up()
     try:

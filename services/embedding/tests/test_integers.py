@@ -32,7 +32,7 @@ def integers():
 def test_it_is_the_model_that_is_stored(integers):
     ours, stored = (hidden(each, PASSAGES).mean(axis=1) for each in (integers, session(str(model_path()))))
     cosines = (ours * stored).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(stored, axis=1)
-    assert cosines.min() > 0.99
+    assert cosines.min() > 0.998
 
 
 def test_the_sign_of_the_weights_changes_nothing(integers):

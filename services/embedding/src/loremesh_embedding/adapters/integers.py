@@ -1,11 +1,12 @@
 """Has onnxruntime multiply matrices in 8 bits, where a model's graph would unpack its weights to floats first.
 
 A short text is then not held up by reading 40 MB of unpacked weights. Weights are used exactly as stored; what they are
-multiplied with is rounded to 8 bits token by token, so that a text's vectors never depend on its neighbours in a batch.
+multiplied with is rounded token by token, so that a text's vectors never depend on its neighbours in a batch: to a
+byte, or to two where it comes from a layer's normalisation, since a few features there are far greater than all others.
 """
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 _CONTRIB = "com.microsoft"
 _ZERO = "integers.zero"
-_STEP = "integers.step"
+_COARSE = "integers.coarse"
+_FINE = "integers.fine"
 _TINY = "integers.tiny"
 
 
@@ -48,19 +50,22 @@ def multiplying_integers(path: Path, *, signed: bool) -> bytes:
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     stored = dict(_stored(graph.node, tensors))
+    normalised = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
     nodes: list[NodeProto] = []
     rounded: set[str] = set()
     for node in graph.node:
         if node.op_type == "MatMul" and (weights := stored.get(node.input[1])):
+            steps = (_COARSE, _FINE) if node.input[0] in normalised else (_COARSE,)
             if node.input[0] not in rounded:
-                nodes += _rounding(node.input[0])
+                nodes += _rounding(node.input[0], steps)
                 rounded.add(node.input[0])
-            nodes += _product(node, weights, tensors, signed=signed)
+            nodes += _product(node, steps, _bytes(weights, tensors, signed=signed))
         elif node.op_type == "Gather" and (weights := stored.get(node.input[0])):
             nodes += _looked_up(node, weights)
         else:
             nodes.append(node)
-    constants = {_STEP: np.float32(1 / 127), _ZERO: np.uint8(128), _TINY: np.float32(1e-30)}
+    constants = {_COARSE: np.float32(1 / 127), _FINE: np.float32(1 / 127 / 254), _ZERO: np.uint8(128)}
+    constants |= {_TINY: np.float32(1e-30)}
     tensors |= {name: numpy_helper.from_array(np.array(value), name) for name, value in constants.items()}
     _replace(graph, _used(nodes, graph.output), tensors)
     model.opset_import.append(helper.make_opsetid(_CONTRIB, 1))
@@ -78,32 +83,49 @@ def _stored(nodes: Iterable[NodeProto], tensors: dict[str, TensorProto]) -> Iter
             yield node.output[0], _Weights(values=values, scales=node.input[1])
 
 
-def _rounding(activations: str) -> list[NodeProto]:
-    """Each token's activations divided by the greatest of them, in steps of 1/127 around 128."""
-    size, greatest, unit = f"{activations}.size", f"{activations}.greatest", f"{activations}.unit"
-    return [
-        helper.make_node("Abs", [activations], [size]),
-        helper.make_node("ReduceMax", [size], [f"{greatest}.raw"], axes=[-1], keepdims=1),
-        helper.make_node("Max", [f"{greatest}.raw", _TINY], [greatest]),
-        helper.make_node("Div", [activations, greatest], [unit]),
-        helper.make_node("QuantizeLinear", [unit, _STEP, _ZERO], [f"{activations}.rounded"]),
-    ]
-
-
-def _product(node: NodeProto, weights: _Weights, tensors: dict[str, TensorProto], *, signed: bool) -> list[NodeProto]:
-    """The product in integers, times the columns' scales, times what each token was divided by."""
-    activations, output = node.input[0], node.output[0]
-    values, scales = weights.values, f"{weights.scales}.flat"
+def _bytes(weights: _Weights, tensors: dict[str, TensorProto], *, signed: bool) -> tuple[str, str, str]:
+    """Names of the matrix as a product takes it, of its columns' scales, and of its zero, empty for none."""
+    scales = f"{weights.scales}.flat"
     tensors[scales] = numpy_helper.from_array(numpy_helper.to_array(tensors[weights.scales]).reshape(-1), scales)
-    if not signed:
-        values = f"{weights.values}.unsigned"
-        shifted = numpy_helper.to_array(tensors[weights.values]).astype(np.int16) + 128
-        tensors[values] = numpy_helper.from_array(shifted.astype(np.uint8), values)
-    inputs = [f"{activations}.rounded", values, _STEP, scales, _ZERO, "" if signed else _ZERO]
-    return [
-        helper.make_node("MatMulIntegerToFloat", inputs, [f"{output}.unit"], domain=_CONTRIB),
-        helper.make_node("Mul", [f"{output}.unit", f"{activations}.greatest"], [output]),
-    ]
+    if signed:
+        return weights.values, scales, ""
+    values = f"{weights.values}.unsigned"
+    shifted = numpy_helper.to_array(tensors[weights.values]).astype(np.int16) + 128
+    tensors[values] = numpy_helper.from_array(shifted.astype(np.uint8), values)
+    return values, scales, _ZERO
+
+
+def _rounding(activations: str, steps: Sequence[str]) -> Iterator[NodeProto]:
+    """Each token's activations divided by the greatest of them, then in bytes of these steps around 128.
+
+    A further byte holds what the one before it left.
+    """
+    size, greatest, left = f"{activations}.size", f"{activations}.greatest", f"{activations}.unit"
+    yield helper.make_node("Abs", [activations], [size])
+    yield helper.make_node("ReduceMax", [size], [f"{greatest}.raw"], axes=[-1], keepdims=1)
+    yield helper.make_node("Max", [f"{greatest}.raw", _TINY], [greatest])
+    yield helper.make_node("Div", [activations, greatest], [left])
+    for number, step in enumerate(steps):
+        digit, value, rest = (f"{activations}.{name}.{number}" for name in ("digit", "value", "rest"))
+        yield helper.make_node("QuantizeLinear", [left, step, _ZERO], [digit])
+        yield helper.make_node("DequantizeLinear", [digit, step, _ZERO], [value])
+        yield helper.make_node("Sub", [left, value], [rest])
+        left = rest
+
+
+def _product(node: NodeProto, steps: Sequence[str], weights: tuple[str, str, str]) -> Iterator[NodeProto]:
+    """The products of each byte in integers, times the columns' scales, together times what a token was divided by."""
+    activations, output = node.input[0], node.output[0]
+    values, scales, zero = weights
+    parts = [f"{output}.part.{number}" for number, _ in enumerate(steps)]
+    for number, (step, part) in enumerate(zip(steps, parts, strict=True)):
+        inputs = [f"{activations}.digit.{number}", values, step, scales, _ZERO, zero]
+        yield helper.make_node("MatMulIntegerToFloat", inputs, [part], domain=_CONTRIB)
+    unit = parts[0]
+    if len(parts) > 1:
+        unit = f"{output}.unit"
+        yield helper.make_node("Sum", parts, [unit])
+    yield helper.make_node("Mul", [unit, f"{activations}.greatest"], [output])
 
 
 def _looked_up(node: NodeProto, weights: _Weights) -> list[NodeProto]:

@@ -8,7 +8,7 @@ from loremesh_kit.errors import Code, InvalidField, Missing, ServiceError
 class KeptFailure(ServiceError):
     """Why a run failed, as it was kept."""
 
-    def __init__(  # noqa: PLR0913 - all of it is kept
+    def __init__(
         self,
         message: str,
         *,

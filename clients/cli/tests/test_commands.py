@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -94,6 +95,12 @@ def test_a_file_which_is_not_there_is_a_usage_error(run: Run) -> None:
     status, _, error = run(["ingest", "/no/such/file"])
     assert status == 2
     assert "no such file" in error
+
+
+def test_a_question_that_is_no_text_is_a_usage_error(run: Run) -> None:
+    status, printed, error = run(["search", os.fsdecode(b"caf\xe9"), "--json"])
+    assert (status, json.loads(printed)["error"]["reason"]) == (2, "NOT_UTF8")
+    assert error == "loremesh: caf\\xe9: not UTF-8\n"
 
 
 def test_the_status_where_no_mesh_runs_is_one(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Files on their way into a mesh which loses answers, cuts streams and refuses."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,24 @@ async def test_a_refused_file_does_not_keep_the_others_out(mesh: Any, file: Path
     refused, taken = await ingested(mesh, empty, file)
     assert (refused.outcome, refused.reason) == ("failed", "DOCUMENT_EMPTY")
     assert taken.outcome == "ready"
+
+
+async def test_a_file_that_cannot_be_read_does_not_keep_the_others_out(mesh: Any, file: Path, tmp_path: Path) -> None:
+    lost, taken = await ingested(mesh, tmp_path / "lost.md", file)
+    assert (lost.outcome, lost.reason) == ("failed", "NOT_READABLE")
+    assert taken.outcome == "ready"
+
+
+async def test_files_whose_names_are_no_utf_8_are_taken_each_for_itself(mesh: Any, tmp_path: Path) -> None:
+    names = [b"caf\xe9.md", b"caf\xe8.md"]
+    paths = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in names]
+    for number, path in enumerate(paths):
+        path.write_text(f"# Note {number}")
+    done = await ingested(mesh, *paths)
+    assert [each.outcome for each in done] == ["ready", "ready"]
+    kept = {each.filename for each in mesh.documents.kept.values()}
+    assert kept == {r"caf\xe9.md", r"caf\xe8.md"}
+    assert [Path(each.outcome_fields()["path"]).name for each in done] == [r"caf\xe9.md", r"caf\xe8.md"]
 
 
 async def test_many_files_come_back_in_their_order(mesh: Any, tmp_path: Path) -> None:

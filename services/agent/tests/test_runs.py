@@ -3,8 +3,11 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest
 from grpc import aio
+from grpc_status import rpc_status
 from loremesh.agent.v1 import approval_pb2, chat_pb2
 from loremesh.agent.v1 import chat_job_pb2 as pb
 from loremesh_agent.adapters.memory import Pause, ScriptedProvider
@@ -14,8 +17,10 @@ from loremesh_agent.adapters.tools.ask_human import AskHuman
 from loremesh_agent.domain.conversations import Usage
 from loremesh_agent.domain.definitions import BusyPolicy, LimitPolicy, Limits
 from loremesh_agent.domain.tools import ApprovalPolicy, Effect, ToolCall, ToolResult, ToolUse
+from loremesh_agent.errors import AttachmentUnsupported, ProviderRefused
 from loremesh_agent.ports import ModelText, ModelToolCall
 from loremesh_kit.channel import reason_of
+from loremesh_kit.errors import ServiceError
 from loremesh_kit.loops import background
 
 from .conftest import make_passage
@@ -34,6 +39,14 @@ async def run(
         events = await replica.watch(made.job_id)
         check(events)
         return events, await replica.job(made.job_id), await steps(replica, made.job_id)
+
+
+def violations(error: aio.AioRpcError) -> list[Any]:
+    status = rpc_status.from_call(error)
+    found = BadRequest()
+    for detail in status.details if status else ():
+        detail.Unpack(found)
+    return list(found.field_violations)
 
 
 async def steps(replica: Replica, job_id: str) -> list[pb.RunStep]:
@@ -95,6 +108,25 @@ async def test_a_run_tells_which_generations_of_which_indexes_it_searched(mesh: 
     record = (await run(mesh, calls(("read", "a"), ("read", "b")), words("It is done.")))[1].record
     assert dict(record.index_generations) == {"default": 2, "other": 7}
     assert sorted(record.tool_schemas) == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "field"),
+    [
+        (AttachmentUnsupported("image/png", model="scripted/m"), grpc.StatusCode.INVALID_ARGUMENT, "attachments"),
+        (ProviderRefused("Refused.", provider="scripted", model="m"), grpc.StatusCode.FAILED_PRECONDITION, None),
+    ],
+)
+async def test_a_chat_whose_run_fails_is_refused_as_the_run_was(
+    mesh: Mesh, failure: ServiceError, code: grpc.StatusCode, field: str | None
+) -> None:
+    give(mesh, CountingTool())
+    mesh.provider = ScriptedProvider([failure])
+    async with mesh.replica() as replica:
+        with pytest.raises(aio.AioRpcError) as refused:
+            await replica.chat.Chat(chat_pb2.ChatRequest(message=QUESTION), timeout=SECONDS)
+    assert (refused.value.code(), reason_of(refused.value)) == (code, failure.reason)
+    assert [each.field for each in violations(refused.value)] == ([field] if field else [])
 
 
 async def test_chat_and_its_stream_are_the_run(mesh: Mesh) -> None:

@@ -61,13 +61,15 @@ async def test_what_is_fine_passes(start_echo, arity):
 # errors
 
 
-@pytest.mark.parametrize("arity", ["Unary", "ServerStream"])
 async def test_what_is_no_message_is_refused_like_any_other_bad_request(start_echo, arity):
+    arities = {"Unary": "unary_unary", "ServerStream": "unary_stream", "ClientStream": "stream_unary"}
+    request = b"\x0a\x01\xff"
     async with start_echo() as echo:
-        call = echo.channel.unary_unary if arity == "Unary" else echo.channel.unary_stream
-        asked = call(echo.method(arity))(b"\x0a\x01\xff", timeout=5, metadata=echo.as_caller)
+        call = getattr(echo.channel, arities.get(arity, "stream_stream"))(echo.method(arity))
+        given = request if arity in ("Unary", "ServerStream") else [HELLO.SerializeToString(), request]
+        asked = call(given, timeout=5, metadata=echo.as_caller)
         with pytest.raises(aio.AioRpcError) as raised:
-            await (asked if arity == "Unary" else anext(aiter(asked)))
+            await asked if arity in ("Unary", "ClientStream") else [answer async for answer in asked]
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(raised.value) == "INVALID_FIELD"
 

@@ -35,6 +35,11 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (path for path in paths if path.is_file() and path.stat().st_size)
 
 
+def legible(path: Path | str) -> str:
+    """Return a path as text: the bytes of a name that is no UTF-8 as escapes, so that no two are the same."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def sha256(path: Path) -> str:
     """Return the digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ from loremesh.common.v1.filter_pb2 import Exists, Filter
 from loremesh.ingestion.v1 import document_pb2 as pb
 
 from loremesh_cli.client import UNARY_SECONDS, Mesh, as_command_error
-from loremesh_cli.files import LIMIT_BYTES, media_type, pieces, sha256
+from loremesh_cli.files import LIMIT_BYTES, legible, media_type, pieces, sha256
 
 FILES_AT_ONCE = 48
 UPLOADS_AT_ONCE = 8
@@ -51,7 +51,7 @@ class FileProgress:
 
     def outcome_fields(self) -> dict[str, Any]:
         """Return what a program wants to know of a file that has ended."""
-        fields = asdict(self) | {"path": str(self.path)}
+        fields = asdict(self) | {"path": legible(self.path)}
         return {name: fields[name] for name in ("path", "outcome", "document_id", "chunks", "reason", "message")}
 
 
@@ -101,6 +101,8 @@ class Ingest:
                 if error.code() in PASSING:
                     raise
                 file.fail(as_command_error(error, url=self._mesh.url).reason, error.details() or "")
+            except OSError as error:
+                file.fail("NOT_READABLE", error.strerror or "it cannot be read")
             self._seen(file)
 
     async def _one(self, file: FileProgress) -> None:
@@ -140,11 +142,11 @@ class Ingest:
 
     async def _pieces(self, file: FileProgress) -> AsyncIterator[pb.UploadDocumentRequest]:
         attributes = Struct()
-        attributes.update({PATH: str(file.path)})
+        attributes.update({PATH: legible(file.path)})
         request = pb.UploadDocumentRequest(
-            document_id=self._before.get(str(file.path), ""),
+            document_id=self._before.get(legible(file.path), ""),
             vector_store_id=self._vector_store_id,
-            filename=file.path.name[-255:],
+            filename=legible(file.path.name)[-255:],
             attributes=attributes,
         )
         size, sent = file.path.stat().st_size, 0

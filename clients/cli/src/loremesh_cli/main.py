@@ -1,6 +1,8 @@
 """The `loremesh` command."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -20,7 +22,8 @@ from loremesh_cli.commands import (
 from loremesh_cli.commands.doctor import doctor
 from loremesh_cli.commands.logs import logs
 from loremesh_cli.commands.status import status
-from loremesh_cli.errors import CommandError
+from loremesh_cli.errors import CommandError, UsageError
+from loremesh_cli.files import legible
 from loremesh_cli.output import Output
 
 INTERRUPTED = 130
@@ -48,6 +51,7 @@ app.add_typer(runs.app, name="run")
 def main() -> None:
     """Run the command line; a failure is one clear message and a status, never a traceback of ours."""
     try:
+        _check_text(sys.argv[1:])
         app()
     except CommandError as error:
         output = Output(as_json="--json" in sys.argv)
@@ -56,3 +60,11 @@ def main() -> None:
         sys.exit(error.status)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise UsageError for what is neither UTF-8 nor the path of something."""
+    for each in arguments:
+        if not each.isascii() and legible(each) != each and not Path(each).exists():
+            message = f"{legible(each)}: not UTF-8"
+            raise UsageError(message, reason="NOT_UTF8")

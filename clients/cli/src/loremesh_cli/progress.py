@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from loremesh_cli.files import legible
 from loremesh_cli.ingest import FileProgress
 
 SHOWN = 6
@@ -39,7 +40,8 @@ class FilesProgress:
             if row := self._rows.pop(file.path, None):
                 self._progress.remove_task(row)
         elif file.path in self._rows or len(self._rows) < SHOWN:
-            name = file.path.name if len(file.path.name) <= NAME_CHARS else f"...{file.path.name[3 - NAME_CHARS :]}"
+            name = legible(file.path.name)
+            name = name if len(name) <= NAME_CHARS else f"...{name[3 - NAME_CHARS :]}"
             row = self._rows.setdefault(file.path, self._rows.get(file.path) or self._progress.add_task(name))
             self._progress.update(
                 row, description=f"{name}: {file.stage}", completed=file.done, total=file.total or None

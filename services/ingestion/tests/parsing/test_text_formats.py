@@ -100,6 +100,14 @@ def test_deeply_nested_html_is_read(read):
     assert "deep" in read(page.encode()).text
 
 
+@pytest.mark.parametrize("before", ["", "<p>Read.", "<p>Read.</i>" * 500])
+def test_html_nested_beyond_what_the_parser_reads_is_refused_and_not_cut_short(read, before):
+    page = f"<html><body>{before}{'<div>' * 3000}deep{'</div>' * 3000}<p>After.</body></html>"
+    with pytest.raises(ParseLimit) as raised:
+        read(page.encode())
+    assert raised.value.metadata == {"limit": "depth"}
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_becomes_a_table_whatever_its_delimiter(read, blocks_of, delimiter):
     rows = [["name", "note"], ["apple", '"a ""red"" one\nwith | pipe"'], ["ส้ม", "😀"]]

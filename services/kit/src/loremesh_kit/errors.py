@@ -64,7 +64,7 @@ class FieldViolation:
 class ServiceError(Exception):
     """A failure with a public reason; its message is shown to the caller as it stands."""
 
-    code: ClassVar[Code] = Code.INTERNAL
+    code: Code = Code.INTERNAL
     reason: str = "INTERNAL"
 
     def __init__(

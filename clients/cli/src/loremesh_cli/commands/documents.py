@@ -49,7 +49,7 @@ def ingest_files(found: Sequence[Path], *, store: str, url: str, output: Output)
     done = client.run(work(), url=url)
     for file in done:
         if file.outcome == "failed":
-            output.say(f"{file.path}: {file.reason}: {file.message}", style="red")
+            output.say(f"{files.legible(file.path)}: {file.reason}: {file.message}", style="red")
     counts = Counter(file.outcome for file in done)
     chunks = sum(file.chunks for file in done if file.outcome == "ready")
     words = {"ready": f"ready ({chunks} chunks)", "known": "known already", "failed": "failed"}

@@ -63,6 +63,8 @@ def failure(error: ServiceError) -> Kept:
         "reason": error.reason,
         "retryable": error.retryable,
         "metadata": dict(error.metadata),
+        "code": error.code,
+        "field": error.violations[0].field if error.violations else None,
     }
 
 

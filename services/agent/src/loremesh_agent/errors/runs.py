@@ -8,10 +8,21 @@ from loremesh_kit.errors import Code, InvalidField, Missing, ServiceError
 class KeptFailure(ServiceError):
     """Why a run failed, as it was kept."""
 
-    def __init__(self, message: str, *, reason: str, retryable: bool, metadata: Mapping[str, str]) -> None:
-        super().__init__(message, metadata=metadata)
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        retryable: bool,
+        metadata: Mapping[str, str],
+        code: str = Code.INTERNAL,
+        field: str | None = None,
+    ) -> None:
+        """`code` is a Code's name; what was kept before codes were has none."""
+        self.code = Code(code)
         self.reason = reason
         self._retryable = retryable
+        super().__init__(message, metadata=metadata, field=field)
 
     @property
     def retryable(self) -> bool:
@@ -24,7 +35,9 @@ class GivenUp(ServiceError):
 
     def __init__(self, cause: ServiceError) -> None:
         super().__init__(cause.message, metadata=cause.metadata)
+        self.code = cause.code
         self.reason = cause.reason
+        self.violations = cause.violations
         self.cause = cause
 
     @property

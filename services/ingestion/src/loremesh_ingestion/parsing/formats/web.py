@@ -7,7 +7,7 @@ from lxml import etree  # type: ignore[import-untyped]
 from lxml.html import Element, HtmlElement, HTMLParser, document_fromstring  # type: ignore[import-untyped]
 
 from loremesh_ingestion.domain.parsed import BlockKind, ParsedDocument
-from loremesh_ingestion.errors import DocumentEmpty
+from loremesh_ingestion.errors import DocumentEmpty, ParseLimit
 from loremesh_ingestion.parsing.builder import DocumentBuilder
 from loremesh_ingestion.parsing.media_types import Format
 from loremesh_ingestion.parsing.tables import markdown_table
@@ -25,7 +25,7 @@ _HEADING = re.compile(r"h[1-6]\Z")
 
 
 def read(text: str, kind: Format) -> ParsedDocument:
-    """Return a page's main content; raises DocumentEmpty when it shows no text."""
+    """Return a page's main content; raises DocumentEmpty when it shows no text, and ParseLimit."""
     root = _parse(text)
     title = _title(root)
     whole = _Reading(root).read(kind)
@@ -39,9 +39,13 @@ def _parse(text: str) -> HtmlElement:
     # In UTF-8, because a string whose declaration names another encoding would be refused.
     parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
-        return document_fromstring(_DECLARATION.sub("", text).encode(), parser=parser)
+        root = document_fromstring(_DECLARATION.sub("", text).encode(), parser=parser)
     except etree.ParserError as error:
         raise DocumentEmpty from error
+    if any(error.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT for error in parser.error_log.filter_from_fatals()):
+        limit = "depth"  # the parser left out all that follows
+        raise ParseLimit(limit)
+    return root
 
 
 def _main_content(root: HtmlElement) -> str:

@@ -64,19 +64,8 @@ def _unless_unreadable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes],
     return read
 
 
-def _readable(request: Any) -> Any:
-    """Refuse in a client's stream what cannot be read; a single message is checked in `innermost`."""
-    return request if isinstance(request, Message) else _checked(request)
-
-
-async def _checked(messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
-    async for message in messages:
-        _check(message)
-        yield message
-
-
-def _check(request: Message | AsyncIterator[Message]) -> None:
-    if request is _UNREADABLE:
+def _check(call: Call) -> None:
+    if call.request is _UNREADABLE:
         message = "The request cannot be read: a text in it is no UTF-8, or it nests too deep."
         raise InvalidField(message)
 
@@ -113,8 +102,9 @@ class Chain(aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Any) -> RpcHandler:
+        read = handler.request_deserializer
         codecs = {
-            "request_deserializer": _unless_unreadable(handler.request_deserializer),
+            "request_deserializer": read if handler.request_streaming else _unless_unreadable(read),
             "response_serializer": _unless_serialized(handler.response_serializer),
         }
         match handler.request_streaming, handler.response_streaming:
@@ -133,10 +123,10 @@ class Chain(aio.ServerInterceptor):
 
     def _replying(self, method: str, kind: str, behaviour: Any) -> Any:
         async def reply(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            call = Call(method=method, kind=kind, request=_readable(request), context=context)
+            call = Call(method=method, kind=kind, request=request, context=context)
 
             async def innermost() -> Any:
-                _check(call.request)
+                _check(call)
                 response = await behaviour(call.request, context)
                 _observe(call, response)
                 return response
@@ -149,10 +139,10 @@ class Chain(aio.ServerInterceptor):
         # A coroutine that writes, not a generator that yields: when the call is cancelled in the middle of a write,
         # a generator would be left to the garbage collector, and with it the handler's clean-up.
         async def write(request: Any, context: aio.ServicerContext[Any, Any]) -> None:
-            call = Call(method=method, kind=kind, request=_readable(request), context=context)
+            call = Call(method=method, kind=kind, request=request, context=context)
 
             async def innermost() -> None:
-                _check(call.request)
+                _check(call)
                 responses = behaviour(call.request, context)
                 if isawaitable(responses):
                     await responses

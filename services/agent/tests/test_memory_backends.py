@@ -193,7 +193,8 @@ async def test_what_is_said_again_holds_as_long_as_was_said_either_time(backend:
     first = await backend.say("Ada likes tea.", ttl=hour)
     longer, is_new = await backend.said("Ada likes tea.", ttl=day)
     assert (longer.id, is_new) == (first.id, False)
-    assert first.valid_until and longer.valid_until
+    assert first.valid_until
+    assert longer.valid_until
     assert longer.valid_until - first.valid_until > timedelta(hours=22)
     assert (await backend.said("Ada likes tea.", ttl=hour)) == (longer, False)
     for_good = [await backend.say("Ada likes tea.", ttl=ttl) for ttl in (None, hour)][-1]

@@ -184,8 +184,9 @@ async def test_edited_arguments_are_checked_and_take_the_place_of_those_shown(de
 
     engine = Approvals(store=desk.stores[0], check=check, heartbeat=1)
     approval_id = await asking(desk.databases[0])
-    with pytest.raises(ToolArgumentsInvalid):
+    with pytest.raises(ToolArgumentsInvalid) as refused:
         await engine.decide(approval_id, replace(APPROVE, arguments={"to": "eve"}), etag="")
+    assert [each.field for each in refused.value.violations] == ["arguments"]
     assert (await engine.get(approval_id)).state is State.PENDING
     edited = await engine.decide(approval_id, replace(APPROVE, arguments={"to": "bob"}), etag="")
     assert (edited.arguments, edited.edited, edited.granted) == ({"to": "bob"}, True, True)

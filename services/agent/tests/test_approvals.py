@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from grpc import StatusCode, aio
 from loremesh.agent.v1 import approval_pb2 as pb
+from loremesh_agent.adapters import postgres_approvals
 from loremesh_agent.adapters.postgres_approvals import PostgresApprovals, ask, cancel_of_run, of_run
 from loremesh_agent.adapters.postgres_conversations import PostgresConversations
 from loremesh_agent.domain.approvals import Alarm, Decision, Kind, NewApproval, State, Verdict
@@ -183,8 +184,9 @@ async def test_edited_arguments_are_checked_and_take_the_place_of_those_shown(de
 
     engine = Approvals(store=desk.stores[0], check=check, heartbeat=1)
     approval_id = await asking(desk.databases[0])
-    with pytest.raises(ToolArgumentsInvalid):
+    with pytest.raises(ToolArgumentsInvalid) as refused:
         await engine.decide(approval_id, replace(APPROVE, arguments={"to": "eve"}), etag="")
+    assert [each.field for each in refused.value.violations] == ["arguments"]
     assert (await engine.get(approval_id)).state is State.PENDING
     edited = await engine.decide(approval_id, replace(APPROVE, arguments={"to": "bob"}), etag="")
     assert (edited.arguments, edited.edited, edited.granted) == ({"to": "bob"}, True, True)
@@ -350,6 +352,21 @@ async def test_a_watch_begins_with_what_is_pending_and_tells_each_change_on_any_
             await stranger.heartbeat()
         for watch in (*watches, only, stranger):
             watch.leave()
+
+
+@pytest.mark.parametrize("pending", [4, 5])
+async def test_a_watch_reads_what_is_pending_in_pages(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, pending: int
+) -> None:
+    monkeypatch.setattr(postgres_approvals, "_STANDING_PAGE", 2)
+    async with mesh.replica("server") as replica:
+        await make_conversation(replica.database)
+        asked = [await asking(replica.database) for _ in range(pending)]
+        watch = Watching(replica)
+        assert [(await watch.next()).id for _ in range(pending)] == asked
+        await replica.approvals.DecideApproval(deciding(asked[0]))
+        assert (await watch.next()).id == asked[0]
+        watch.leave()
 
 
 async def test_approvals_are_listed_in_pages_those_due_first(mesh: Mesh) -> None:

@@ -188,6 +188,19 @@ async def test_a_fact_is_kept_with_all_that_was_said_of_it(backend: Backend) -> 
     assert (made.run_id, made.message_id, made.seq, made.supersedes, made.superseded_by) == ("r", "m", 7, "", "")
 
 
+async def test_what_is_said_again_holds_as_long_as_was_said_either_time(backend: Backend) -> None:
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    first = await backend.say("Ada likes tea.", ttl=hour)
+    longer, is_new = await backend.said("Ada likes tea.", ttl=day)
+    assert (longer.id, is_new) == (first.id, False)
+    assert first.valid_until
+    assert longer.valid_until
+    assert longer.valid_until - first.valid_until > timedelta(hours=22)
+    assert (await backend.said("Ada likes tea.", ttl=hour)) == (longer, False)
+    for_good = [await backend.say("Ada likes tea.", ttl=ttl) for ttl in (None, hour)][-1]
+    assert (for_good.id, for_good.valid_until) == (first.id, None)
+
+
 async def test_what_is_known_adds_nothing(backend: Backend) -> None:
     first, is_new = await backend.said("Ada likes tea.")
     assert is_new
@@ -627,3 +640,16 @@ async def test_what_expired_long_ago_is_purged_for_every_tenant(postgres_url: st
                 for table in ("memory_vectors", "memory_receipts"):
                     count = f"SELECT count(*) AS rows FROM {table}"  # noqa: S608
                     assert (await database.fetch(count))[0]["rows"] == (2 if table == "memory_vectors" else 0)
+
+
+async def test_what_holds_longer_is_purged_later_or_not_at_all(postgres_url: str) -> None:
+    async with (
+        agent_database(postgres_url) as urls,
+        open_database(ServiceSettings(database_url=urls.plain)) as database,
+    ):
+        with caller():
+            backend = on_postgres(database)
+            for ttl, purged in ((timedelta(hours=1), 1), (timedelta(hours=2), 1), (None, 0)):
+                made = await backend.say("It rains.", ttl=ttl)
+                rows = await database.fetch("SELECT valid_until FROM memory_expiries WHERE memory_id = %s", [made.id])
+                assert [row["valid_until"] for row in rows] == [made.valid_until] * purged

@@ -121,6 +121,19 @@ async def test_what_was_at_work_is_begun_again_in_a_fork(mesh: Mesh):
     assert here.tasks.standings[f"{run.id}.1"].outcome.status is TaskStatus.CANCELLED
 
 
+async def test_a_fork_of_a_run_that_was_being_cancelled_is_cancelled_and_begins_nothing(mesh: Mesh):
+    async with mesh.replica() as here:
+        await here.create()
+        run = await here.kickoff()
+        await here.begun("research")
+        await here.runs.CancelRun(pb.CancelRunRequest(run_id=run.id))
+        await here.watch(run.id)
+        forked = await fork(here, run.id, after_seq=await seq_of(here, run.id, "cancelling"))
+
+        assert kinds(await here.watch(forked.id))[-1] == "cancelled"
+    assert f"{forked.id}.1" not in here.tasks.standings
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

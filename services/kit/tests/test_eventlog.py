@@ -8,6 +8,7 @@ import pytest
 from loremesh_kit import eventlog
 from loremesh_kit.errors import AfterSeqOutOfRange
 from loremesh_kit.eventlog import Event, Heartbeat
+from loremesh_kit.events import connect
 from loremesh_kit.testing import caller
 
 pytestmark = pytest.mark.steelthread
@@ -149,6 +150,16 @@ async def test_a_nudge_wakes_a_tail_at_once(database, bus, monkeypatch):
     await tailing
 
     assert time.monotonic() - started < 2
+
+
+async def test_who_listens_before_there_is_a_connection_hears_nudges_once_there_is_one(nats_url, service):
+    async with connect(nats_url, service=service) as bus, bus.nudges("topic") as nudged:
+        assert not bus.is_connected
+        # What was missed meanwhile is looked for.
+        await asyncio.wait_for(nudged.wait(), 10)
+        nudged.clear()
+        bus.nudge("topic")
+        await asyncio.wait_for(nudged.wait(), 10)
 
 
 async def test_without_nudges_a_tail_polls(database):

@@ -12,6 +12,7 @@ from datetime import datetime
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
@@ -79,6 +80,24 @@ class Message:
             await self.message.nak(delay=delay)
 
 
+@dataclass(eq=False, kw_only=True)
+class _Ear:
+    """Somebody who listens for nudges; the client keeps a subscription through reconnections."""
+
+    subject: str
+    nudged: asyncio.Event = field(default_factory=asyncio.Event)
+    subscribed: bool = False
+    subscription: Subscription | None = None
+
+    async def hear(self, _: Msg) -> None:
+        self.nudged.set()
+
+    async def close(self) -> None:
+        if self.subscription is not None:
+            with suppress(NatsError):
+                await self.subscription.unsubscribe()
+
+
 class Bus:
     """A connection to NATS which outlives the broker's restarts."""
 
@@ -91,6 +110,7 @@ class Bus:
         self._started = self._closing = False
         self._outgoing_nudges: asyncio.Queue[str] = asyncio.Queue(maxsize=1000)
         self._reconnect_listeners: set[Callable[[], None]] = set()
+        self._ears: set[_Ear] = set()
         # Connections and streams made by this process so far: the store behind a new one may be another one.
         self.beginnings = 0
 
@@ -205,21 +225,15 @@ class Bus:
 
     @asynccontextmanager
     async def nudges(self, topic: str) -> AsyncIterator[asyncio.Event]:
-        """An event set by each nudge for `topic`; without a connection none come, so poll as well."""
-        nudged = asyncio.Event()
-
-        async def wake(_: Msg) -> None:
-            nudged.set()
-
-        subscription = None
-        with suppress(NatsError, DependencyUnavailable):
-            subscription = await self.require_connection().subscribe(self._nudge_subject(topic), cb=wake)
+        """An event set by each nudge for `topic`; while there is no connection none come, so poll as well."""
+        ear = _Ear(subject=self._nudge_subject(topic))
+        self._ears.add(ear)
         try:
-            yield nudged
+            await self._subscribe(ear)
+            yield ear.nudged
         finally:
-            if subscription is not None:
-                with suppress(NatsError):
-                    await subscription.unsubscribe()
+            self._ears.discard(ear)
+            await ear.close()
 
     def on_reconnect(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each reconnection, until the function this returns is called."""
@@ -244,6 +258,7 @@ class Bus:
         )
         self.beginnings += 1
         _log.info("nats connected")
+        await self._subscribe_all()
         while True:
             topic = await self._outgoing_nudges.get()
             with suppress(NatsError):
@@ -259,6 +274,21 @@ class Bus:
         self.require_connection()
         return self._jetstream
 
+    async def _subscribe(self, ear: _Ear) -> None:
+        with suppress(NatsError, DependencyUnavailable):
+            client = self.require_connection()
+            # Before the first await: a connection made meanwhile must not subscribe it a second time.
+            ear.subscribed = True
+            ear.subscription = await client.subscribe(ear.subject, cb=ear.hear)
+
+    async def _subscribe_all(self) -> None:
+        """Have those hear nudges who began to listen without a connection; what came before, they look for now."""
+        for ear in [each for each in self._ears if not each.subscribed]:
+            await self._subscribe(ear)
+            ear.nudged.set()
+            if ear not in self._ears:
+                await ear.close()
+
     def _nudge_subject(self, topic: str) -> str:
         return subject(self._service, f"nudges.{_UNTOKENABLE.sub('_', topic)}")
 
@@ -269,6 +299,7 @@ class Bus:
     async def _reconnected(self) -> None:
         self.beginnings += 1
         _log.info("nats reconnected")
+        await self._subscribe_all()
         for listener in tuple(self._reconnect_listeners):
             listener()
 

@@ -79,9 +79,9 @@ class MemoryServiceServicer:
     """
 
     def CreateMemory(self, request, context):
-        """Remembers a fact. One that says what is known already adds nothing; one that contradicts what is known about the same
-        subject and attribute takes its place, and the old one stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL,
-        CONVERSATION_NOT_FOUND.
+        """Remembers a fact. One that says what is known already adds nothing; what is known then holds as long as was said
+        either time. One that contradicts what is known about the same subject and attribute takes its place, and the old one
+        stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL, CONVERSATION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

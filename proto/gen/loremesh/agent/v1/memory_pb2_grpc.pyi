@@ -19,9 +19,9 @@ class MemoryServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.CreateMemoryRequest, _memory_pb2.CreateMemoryResponse]
-    """Remembers a fact. One that says what is known already adds nothing; one that contradicts what is known about the same
-    subject and attribute takes its place, and the old one stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL,
-    CONVERSATION_NOT_FOUND.
+    """Remembers a fact. One that says what is known already adds nothing; what is known then holds as long as was said
+    either time. One that contradicts what is known about the same subject and attribute takes its place, and the old one
+    stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL, CONVERSATION_NOT_FOUND.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.Memory]
     """Gets a memory, superseded ones too. Reasons: MEMORY_NOT_FOUND."""
@@ -51,9 +51,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.CreateMemoryRequest,
         context: _aio.ServicerContext[_memory_pb2.CreateMemoryRequest, _abc.Awaitable[_memory_pb2.CreateMemoryResponse]],
     ) -> _abc.Awaitable[_memory_pb2.CreateMemoryResponse]:
-        """Remembers a fact. One that says what is known already adds nothing; one that contradicts what is known about the same
-        subject and attribute takes its place, and the old one stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL,
-        CONVERSATION_NOT_FOUND.
+        """Remembers a fact. One that says what is known already adds nothing; what is known then holds as long as was said
+        either time. One that contradicts what is known about the same subject and attribute takes its place, and the old one
+        stays as superseded. Reasons: MEMORY_INVALID, MEMORY_FULL, CONVERSATION_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -68,6 +68,7 @@ class MemoryMemories:
         held = [each for each in self._visible() if _scope(each.new) == _scope(new)]
         for each in held:
             if each.new.digest == new.digest and (_is_current(each, now) or _is_again(each, new)):
+                _prolong(each, new, now)
                 return each.seen(now), False
         if new.conversation_id and new.conversation_id not in self.conversations:
             raise ConversationNotFound(new.conversation_id)
@@ -266,6 +267,13 @@ def _is_expired(kept: _Kept, now: datetime) -> bool:
 
 def _is_current(kept: _Kept, now: datetime) -> bool:
     return kept.superseded_at is None and not _is_expired(kept, now)
+
+
+def _prolong(kept: _Kept, new: NewMemory, now: datetime) -> None:
+    """Said again it holds as long as was said either time."""
+    until = kept.memory.valid_until
+    if until and _is_current(kept, now) and (new.valid_until is None or new.valid_until > until):
+        kept.memory = replace(kept.memory, valid_until=new.valid_until)
 
 
 def _is_again(kept: _Kept, new: NewMemory) -> bool:

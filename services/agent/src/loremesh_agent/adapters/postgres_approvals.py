@@ -37,6 +37,8 @@ Resume = Callable[[AsyncConnection[Row], str], Awaitable[object]]
 # One log for all approvals of a tenant: of ids, for those who watch them.
 _LOG = "approvals"
 _CHANGED = "changed"
+# Pending approvals that a watch reads at once.
+_STANDING_PAGE = 200
 
 _COLUMNS = (
     "id, kind, state, run_id, conversation_id, agent_id, tool_name, arguments, edited, question, on_expiry,"
@@ -80,6 +82,8 @@ FROM (VALUES (1)) AS always (there)
 LEFT JOIN (
     SELECT {_COLUMNS} FROM approvals
     WHERE state = 'PENDING' AND (%(run_id)s = '' OR %(run_id)s IN (run_id, root_run_id))
+        AND (%(due_time)s::timestamptz IS NULL OR (due_time, id) > (%(due_time)s::timestamptz, %(id)s))
+    ORDER BY due_time, id LIMIT %(limit)s
 ) AS pending ON true
 ORDER BY due_time, id
 """  # noqa: S608
@@ -194,12 +198,21 @@ class PostgresApprovals:
 
     async def watch(self, *, run_id: str, heartbeat: float) -> AsyncGenerator[Approval | None, None]:
         """See ports.ApprovalStore."""
-        rows = await self._database.fetch(_STANDING, {"run_id": run_id})
-        for row in rows:
-            if row["id"] is not None:
-                yield _approval({name: value for name, value in row.items() if name != "last_seq"})
+        page = {"run_id": run_id, "due_time": None, "id": "", "limit": _STANDING_PAGE}
+        rows = await self._database.fetch(_STANDING, page)
+        # What changes while later pages are read is told after them.
+        last_seq = rows[0]["last_seq"]
+        while True:
+            for row in rows:
+                if row["id"] is not None:
+                    yield _approval({name: value for name, value in row.items() if name != "last_seq"})
+            if len(rows) < _STANDING_PAGE:
+                break
+            rows = await self._database.fetch(
+                _STANDING, {**page, "due_time": rows[-1]["due_time"], "id": rows[-1]["id"]}
+            )
         async for event in eventlog.tail(
-            self._database, self._bus, run_id=_LOG, after_seq=rows[0]["last_seq"], heartbeat=heartbeat
+            self._database, self._bus, run_id=_LOG, after_seq=last_seq, heartbeat=heartbeat
         ):
             if isinstance(event, eventlog.Heartbeat):
                 yield None

@@ -74,6 +74,15 @@ INSERT INTO memories (
 
 _EXPIRES = "INSERT INTO memory_expiries (memory_id, valid_until) VALUES (%(id)s, %(valid_until)s)"
 
+# Said again it holds as long as was said either time.
+_PROLONG = f"""
+UPDATE memories SET valid_until = %(valid_until)s
+WHERE id = %(id)s AND superseded_at IS NULL AND valid_until > now()
+RETURNING {COLUMNS}
+"""  # noqa: S608
+
+_EXPIRES_NOT = "DELETE FROM memory_expiries WHERE memory_id = %(id)s"
+
 _GET = f"SELECT {COLUMNS} FROM memories WHERE id = %(id)s AND {VISIBLE}"  # noqa: S608
 
 _PAGE = f"""
@@ -118,7 +127,7 @@ class PostgresMemories:
             await connection.execute(_LOCK, [f"{identity.current().tenant} {new.user_id} {new.agent_id}"])
             known = await (await connection.execute(_KNOWN, parameters)).fetchone()
             if known:
-                return memory(known), False
+                return memory(await self._prolonged(connection, known, new)), False
             await self._admit(connection, new, parameters)
             superseded = await (await connection.execute(_SUPERSEDE, parameters)).fetchall()
             parameters["supersedes"] = max((row["id"] for row in superseded), default="")
@@ -132,6 +141,18 @@ class PostgresMemories:
         if made is None:
             raise MemoryNotFound(parameters["id"])
         return memory(made), True
+
+    async def _prolonged(self, connection: AsyncConnection[Row], known: Row, new: NewMemory) -> Row:
+        until = known["valid_until"]
+        if until is None or (new.valid_until and new.valid_until <= until):
+            return known
+        parameters = {"id": known["id"], "valid_until": new.valid_until}
+        prolonged = await (await connection.execute(_PROLONG, parameters)).fetchone()
+        if prolonged:
+            await connection.execute(_EXPIRES_NOT, parameters)
+            if new.valid_until:
+                await connection.execute(_EXPIRES, parameters)
+        return prolonged or known
 
     async def _admit(self, connection: AsyncConnection[Row], new: NewMemory, parameters: dict[str, Any]) -> None:
         if new.conversation_id:

@@ -8,8 +8,10 @@ from loremesh_kit.errors import Code, InvalidField, ServiceError
 class ToolError(ServiceError):
     """A tool was not called, or failed: the model is told the message."""
 
-    def __init__(self, message: str, *, tool: str, metadata: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, metadata={"tool": tool, **(metadata or {})})
+    def __init__(
+        self, message: str, *, tool: str, metadata: Mapping[str, str] | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message, metadata={"tool": tool, **(metadata or {})}, field=field)
 
 
 class ToolNotFound(ToolError):
@@ -48,9 +50,8 @@ class ToolArgumentsInvalid(ToolError):
     reason = "TOOL_ARGUMENTS_INVALID"
 
     def __init__(self, tool: str, *, problem: str) -> None:
-        super().__init__(
-            f"The arguments of {tool!r} are not valid: {problem}", tool=tool, metadata={"problem": problem}
-        )
+        message = f"The arguments of {tool!r} are not valid: {problem}"
+        super().__init__(message, tool=tool, metadata={"problem": problem}, field="arguments")
 
 
 class ToolFailed(ToolError):

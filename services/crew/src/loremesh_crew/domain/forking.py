@@ -8,6 +8,7 @@ from typing import Any
 from loremesh_crew.domain.codec import tagged
 from loremesh_crew.domain.definitions import Crew, CrewAgent, CrewTask, Flow, FlowState, Process
 from loremesh_crew.domain.machine import (
+    CancelTask,
     ChildEnded,
     Command,
     DelegationAsked,
@@ -66,6 +67,9 @@ class Redecided:
             match command:
                 case StartTask(task_id=id_) | StartChild(child_run_id=id_) | StartTimer(timer=id_):
                     self.under_way[_kind(command), id_] = len(self.decisions), index, event.time, command
+                case CancelTask(task_id=id_) if ("task", id_) in self.under_way:
+                    # Not begun in the new run, which waits to be told that it ended.
+                    self.under_way["task", id_] = len(self.decisions), index, event.time, command
 
 
 def redecide(

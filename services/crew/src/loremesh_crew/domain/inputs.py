@@ -72,7 +72,7 @@ def _kept(inputs: Mapping[str, Any], field: str) -> dict[str, Any]:
     except RecursionError:
         raise InputInvalid(f"they are nested deeper than {_MAX_DEPTH} levels.", field=field) from None
     if size > MAX_BYTES:
-        raise InputInvalid(f"they have {size} bytes, more than {MAX_BYTES}.", field=field)
+        raise InputInvalid(f"{size} bytes are more than {MAX_BYTES}.", field=field)
     if schemas.depth(inputs) > _MAX_DEPTH:
         raise InputInvalid(f"they are nested deeper than {_MAX_DEPTH} levels.", field=field)
     return {clean(name): _clean(value) for name, value in inputs.items()}

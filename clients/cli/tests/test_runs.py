@@ -274,7 +274,9 @@ async def test_without_a_terminal_it_is_said_how_to_decide(mesh: Any, run: Run) 
 
 async def test_closing_leaves_the_run_alone_and_says_how_to_come_back(mesh: Any, tmp_path: Path) -> None:
     waiting(mesh, kind=OUTPUT)
-    command = ("-c", "from loremesh_cli.main import main; main()", "crew", "run", "c", "--url", mesh.url)
+    # Where the tests run in the background, Ctrl-C is ignored by all that they start.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = ("-c", f"{heeding}; from loremesh_cli.main import main; main()", "crew", "run", "c", "--url", mesh.url)
     closed = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,

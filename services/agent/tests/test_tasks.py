@@ -326,7 +326,7 @@ async def test_a_task_is_done_by_the_revision_there_was_when_it_was_accepted(mes
         ({"reference": pb.AgentReference(agent_id="nobody")}, "AGENT_NOT_FOUND", []),
         ({"reference": pb.AgentReference(agent_id="default", revision=7)}, "AGENT_REVISION_NOT_FOUND", []),
         ({"invocation": pb.ToolInvocation(tool=uses("nothing")[0])}, "TOOL_NOT_FOUND", []),
-        ({"invocation": pb.ToolInvocation(tool=uses("read")[0])}, "TOOL_ARGUMENTS_INVALID", []),
+        ({"invocation": pb.ToolInvocation(tool=uses("read")[0])}, "TOOL_ARGUMENTS_INVALID", ["invocation.arguments"]),
         ({"message": " "}, "MESSAGE_EMPTY", ["message"]),
         ({"message": "word " * 20_000}, "MESSAGE_TOO_LONG", ["message"]),
     ],

@@ -81,7 +81,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOOL_NOT_ALLOWED: _ErrorReason.ValueType  # 24
     """The agent was not given this tool. In tool results; metadata `tool`."""
     ERROR_REASON_TOOL_ARGUMENTS_INVALID: _ErrorReason.ValueType  # 25
-    """The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, and in tool results; field `arguments`; metadata
+    """The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, with their field, and in tool results; metadata
     `tool`, `problem`.
     """
     ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 26
@@ -219,7 +219,7 @@ ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 23
 ERROR_REASON_TOOL_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """The agent was not given this tool. In tool results; metadata `tool`."""
 ERROR_REASON_TOOL_ARGUMENTS_INVALID: ErrorReason.ValueType  # 25
-"""The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, and in tool results; field `arguments`; metadata
+"""The arguments do not fulfil the tool's schema. INVALID_ARGUMENT, with their field, and in tool results; metadata
 `tool`, `problem`.
 """
 ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 26

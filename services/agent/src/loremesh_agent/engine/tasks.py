@@ -18,7 +18,7 @@ from loremesh_agent.domain.tools import ToolCall, ToolSpec
 from loremesh_agent.engine.orders import Orders
 from loremesh_agent.engine.quoting import Quoting
 from loremesh_agent.engine.vetting import Vetting
-from loremesh_agent.errors import ToolNameClash, ToolNotFound
+from loremesh_agent.errors import ToolArgumentsInvalid, ToolNameClash, ToolNotFound
 from loremesh_agent.ports import DelegationStore, NewTask, TaskCallers, TaskStore, Toolbox, Tools
 
 # An agent without faults has none for so long: a crew asks for the same ones again and again.
@@ -125,7 +125,11 @@ class Tasks:
 
     async def _check_call(self, call: Invocation) -> None:
         spec = _named(call.use.name, await self._toolbox.specs())
-        self._tools.check(spec, ToolCall(id="", name=spec.name, arguments=json.dumps(dict(call.arguments))))
+        try:
+            self._tools.check(spec, ToolCall(id="", name=spec.name, arguments=json.dumps(dict(call.arguments))))
+        except ToolArgumentsInvalid as error:
+            field = "invocation.arguments"
+            raise ToolArgumentsInvalid(spec.name, problem=error.problem, field=field) from None
 
     async def _shown(self, task: Task) -> Task:
         if task.job.answer is None:

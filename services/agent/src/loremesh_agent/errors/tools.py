@@ -49,9 +49,10 @@ class ToolArgumentsInvalid(ToolError):
     code = Code.INVALID_ARGUMENT
     reason = "TOOL_ARGUMENTS_INVALID"
 
-    def __init__(self, tool: str, *, problem: str) -> None:
+    def __init__(self, tool: str, *, problem: str, field: str = "arguments") -> None:
         message = f"The arguments of {tool!r} are not valid: {problem}"
-        super().__init__(message, tool=tool, metadata={"problem": problem}, field="arguments")
+        super().__init__(message, tool=tool, metadata={"problem": problem}, field=field)
+        self.problem = problem
 
 
 class ToolFailed(ToolError):
